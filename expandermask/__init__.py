@@ -1,0 +1,34 @@
+"""Sparse 0/1 masks that are proved to be Ramanujan graphs, and what to do with them."""
+
+from expandermask import certificates, errors, graphs, masks
+from expandermask.certificates import Certificate, certify, spectrum
+from expandermask.errors import ExpanderMaskError
+from expandermask.graphs import BiregularGraph, ramanujan_graph
+from expandermask.masks import MaskPlan, generate_ramanujan_mask
+
+__version__ = "0.1.0"
+__all__ = [
+    "BiregularGraph",
+    "Certificate",
+    "ExpanderMaskError",
+    "MaskPlan",
+    "adapters",
+    "certificates",
+    "certify",
+    "errors",
+    "generate_ramanujan_mask",
+    "graphs",
+    "masks",
+    "plots",
+    "ramanujan_graph",
+    "spectrum",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the folders that need torch or matplotlib only when they are asked for."""
+    if name in ("adapters", "plots"):
+        from importlib import import_module
+
+        return import_module(f"expandermask.{name}")
+    raise AttributeError(f"module 'expandermask' has no attribute {name!r}")

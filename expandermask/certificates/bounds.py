@@ -1,0 +1,91 @@
+"""The Ramanujan bound, and how small the second singular value can possibly be.
+
+For a biadjacency matrix M of degrees (d1, d2) the trivial singular value is sqrt(d1 d2). The graph
+is Ramanujan if the next one, sigma_2, is at most rho = sqrt(d1 - 1) + sqrt(d2 - 1). The limits here
+bound sigma_2 from below for *every* graph of a shape, so sigma_2 / limit says how far a mask is
+from the best one possible. Proofs: ``docs/theory/limits.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class RamanujanBound:
+    """rho for degrees (d1, d2), kept exact: rho**2 = a + 2 sqrt(D) with integers a and D."""
+
+    d1: int
+    d2: int
+
+    @property
+    def a(self) -> int:
+        """The rational part of rho**2, d1 + d2 - 2."""
+        return self.d1 + self.d2 - 2
+
+    @property
+    def D(self) -> int:
+        """The number under the root in rho**2, (d1 - 1)(d2 - 1)."""
+        return (self.d1 - 1) * (self.d2 - 1)
+
+    @property
+    def value(self) -> float:
+        """rho, rounded to a float (for display; proofs use the exact form)."""
+        return math.sqrt(self.d1 - 1) + math.sqrt(self.d2 - 1)
+
+    def square_below(self) -> float:
+        """A float that is at most rho**2, within about one part in 2**50 of it."""
+        bits = 52 - (self.a + math.isqrt(4 * self.D) + 1).bit_length()
+        scaled = (self.a << bits) + math.isqrt(4 * self.D << 2 * bits)
+        return math.ldexp(scaled, -bits)
+
+    def exceeded_by(self, square: Fraction) -> bool:
+        """Whether ``square`` > rho**2, decided in integers."""
+        excess = square - self.a
+        return excess > 0 and excess * excess > 4 * self.D
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Lower limits on sigma_2**2 over all biregular graphs of one shape, exact."""
+
+    trace: Fraction
+    """Mean of the nontrivial squared singular values: no maximum lies below a mean."""
+    integrality: int
+    """d2 minus the largest integer the least codegree can be."""
+
+    @property
+    def best(self) -> Fraction:
+        """The strongest of the limits."""
+        return max(self.trace, Fraction(self.integrality))
+
+
+def limits(n1: int, n2: int, d1: int) -> Limits:
+    """The trace and integrality limits on sigma_2**2 for the shape (n1, n2, d1).
+
+    With v vertices of degree k on the smaller side, each block of size m on the other, the trace
+    limit is k (v - m) / (v - 1) and the integrality limit k - floor(k (m - 1) / (v - 1)).
+
+    Examples
+    --------
+    >>> from expandermask.certificates import limits
+    >>> limits(7, 7, 3)  # the Heawood graph has sigma_2**2 = 2 and attains both
+    Limits(trace=Fraction(2, 1), integrality=2)
+    """
+    d2 = n1 * d1 // n2
+    v, k, m = (n2, d2, d1) if n2 <= n1 else (n1, d1, d2)
+    return Limits(Fraction(k * (v - m), v - 1), k - k * (m - 1) // (v - 1))
+
+
+def ramanujan_bound(d1: int, d2: int) -> float:
+    """The Ramanujan bound rho = sqrt(d1 - 1) + sqrt(d2 - 1) on sigma_2.
+
+    Examples
+    --------
+    >>> from expandermask.certificates import ramanujan_bound
+    >>> ramanujan_bound(2, 5)
+    3.0
+    """
+    return RamanujanBound(d1, d2).value

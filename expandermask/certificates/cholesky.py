@@ -1,0 +1,81 @@
+"""Tier 1: a floating-point Cholesky factorisation that proves an eigenvalue bound.
+
+The test shows that every eigenvalue of an integer Gram matrix N on the space orthogonal to the
+all-ones vector is at most c. It factors P = c I - N + alpha J after lowering the diagonal by a
+margin that covers all rounding errors of the factorisation; running to completion is the proof.
+Derivation and audit of the margin: ``docs/theory/certificates.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf
+from threadpoolctl import ThreadpoolController
+
+_UNIT = 2.0**-53
+_SAFETY = 4.0
+_UNDERFLOW = 2.0**-900
+_THREADED_SIZE = 96
+
+
+def rounding_margin(n: int, trace: float) -> float:
+    """How far below semidefinite an n x n matrix whose float Cholesky completes can be.
+
+    With gamma = (n + 2) u / (1 - (n + 2) u), u = 2**-53, the factorisation of a symmetric A with
+    diagonal sum ``trace`` can complete only if A + gamma / (1 - gamma) trace I is positive
+    semidefinite. The returned margin is four times that, plus a term far above any underflow.
+    """
+    gamma = (n + 2) * _UNIT / (1 - (n + 2) * _UNIT)
+    return _SAFETY * gamma / (1 - gamma) * trace + _UNDERFLOW
+
+
+def proves_at_most(gram: NDArray[np.int64], trivial: int, c: float) -> bool:
+    """Whether all eigenvalues of ``gram`` orthogonal to the all-ones vector are proved <= c.
+
+    Parameters
+    ----------
+    gram : int64 array, shape (n, n)
+        Symmetric integer matrix with all row sums equal to ``trivial``, entries below 2**52.
+    trivial : int
+        The eigenvalue of the all-ones vector.
+    c : float
+        The bound to prove.
+
+    Returns
+    -------
+    bool
+        True is a proof. False says nothing: the bound may fail, or hold by less than the margin.
+
+    Notes
+    -----
+    n**3 / 3 flops, 16 n**2 bytes; one BLAS thread.
+    """
+    n = gram.shape[0]
+    alpha = -(-trivial // n)
+    shifted = (alpha - gram).astype(np.float64, order="F")
+    diagonal = np.einsum("ii->i", shifted)
+    margin = rounding_margin(n, float(diagonal.sum()) + n * c)
+    diagonal[:] = np.nextafter(diagonal + np.nextafter(c - margin, -np.inf), -np.inf)
+    with one_blas_thread(n):
+        factor, info = dpotrf(shifted, lower=1, clean=0, overwrite_a=1)
+    return info == 0 and bool(np.isfinite(np.einsum("ii->i", factor)).all())
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread(n: int) -> Iterator[None]:
+    """One BLAS thread for dense work of size n: more make small factorisations slower."""
+    if n < _THREADED_SIZE:
+        yield
+    else:
+        with _controller().limit(limits=1, user_api="blas"):
+            yield

@@ -1,0 +1,119 @@
+"""Reading and writing files: strict JSON documents, and writes that are whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from expandermask.errors import FileFormatError
+
+
+def write_document(kind: str, version: int, body: dict[str, Any]) -> str:
+    """``body`` as JSON text that says what it is: the fields ``format`` and ``format_version``."""
+    document = {"format": kind, "format_version": version, **body}
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def read_document(text: str | bytes, kind: str, version: int) -> dict[str, Any]:
+    """The body of a JSON document of this kind; `FileFormatError` for anything else.
+
+    Duplicate keys, NaN and infinities are refused, and so is a newer version.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except FileFormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"not valid JSON (truncated?): {error}") from None
+    if not isinstance(data, dict) or data.pop("format", None) != kind:
+        raise FileFormatError(f"not an {kind} file: its field 'format' must be {kind!r}")
+    found = data.pop("format_version", None)
+    if type(found) is not int or found != version:
+        raise FileFormatError(
+            f"{kind}: format version {found!r}, and this library reads version {version}"
+            + ("; upgrade expandermask" if type(found) is int and found > version else "")
+        )
+    return data
+
+
+def require_fields(data: object, expected: dict[str, type], what: str) -> dict[str, Any]:
+    """``data`` itself if it is a dict with exactly these fields, each of exactly its type."""
+    if not isinstance(data, dict) or set(data) != set(expected):
+        found = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise FileFormatError(f"{what} must have exactly the fields {sorted(expected)}: {found}")
+    for name, kind in expected.items():
+        if type(data[name]) is not kind:
+            raise FileFormatError(
+                f"{what}: field {name!r} must be {kind.__name__}, got {data[name]!r:.80}"
+            )
+    return data
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; renamed over it once written and synced.
+
+    If the body raises, or the process dies, the old file is untouched.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, target)
+        _sync(target.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file whole or not at all (UTF-8)."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file, with a `FileFormatError` that names the path if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise FileFormatError(f"duplicate key in JSON: {sorted(k for k, _ in pairs)}")
+    return data
+
+
+def _no_constant(name: str) -> Any:
+    raise FileFormatError(f"{name} is not allowed in JSON")
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to disk, where the system can."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

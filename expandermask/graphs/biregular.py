@@ -1,0 +1,363 @@
+"""Biregular bipartite graphs: the one value everything else in the library takes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from expandermask.errors import (
+    FileFormatError,
+    InvalidInputError,
+    NotBiregularError,
+    check_integer,
+    check_shape,
+    require_memory,
+)
+from expandermask.graphs import _kernels
+
+if TYPE_CHECKING:
+    import networkx as nx
+    import scipy.sparse
+    import torch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a graph was made: everything needed to make it again, bit for bit.
+
+    ``algorithm`` and ``version`` name the generator, ``seed`` its 64-bit seed.
+    """
+
+    algorithm: str
+    version: int
+    n1: int
+    n2: int
+    d1: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Recipe:
+        """Read a recipe back; `FileFormatError` unless the fields are exactly the expected ones."""
+        expected = set(cls.__dataclass_fields__)
+        if not isinstance(data, dict) or set(data) != expected:
+            raise FileFormatError(f"a recipe must have exactly the fields {sorted(expected)}")
+        if not isinstance(data["algorithm"], str):
+            raise FileFormatError(f"recipe algorithm must be a string, got {data['algorithm']!r}")
+        try:
+            numbers = {k: check_integer(k, data[k], minimum=0) for k in expected - {"algorithm"}}
+        except InvalidInputError as error:
+            raise FileFormatError(f"recipe: {error}") from None
+        return cls(data["algorithm"], **numbers)
+
+
+class BiregularGraph:
+    """A simple bipartite graph with d1 edges at each left and d2 at each right vertex.
+
+    Immutable; equality and hash go by content (sizes and edges), never by recipe.
+
+    Parameters
+    ----------
+    neighbors : integer array, shape (n1, d1)
+        Row i holds the right neighbours, in [0, n2), of left vertex i; the order within a row does
+        not matter (rows are stored sorted).
+    n2 : int
+        Number of right vertices; ``n1 * d1`` must be a multiple of it.
+    recipe : Recipe, optional
+        How the graph was made, if it can be made again from a seed.
+
+    Raises
+    ------
+    InvalidInputError
+        Not a 2-D integer array, a label outside [0, n2), or a repeated label (parallel edges).
+    InfeasibleShapeError, NotBiregularError
+        The right degrees cannot be, or are not, all equal.
+
+    Examples
+    --------
+    >>> from expandermask import BiregularGraph
+    >>> square = BiregularGraph([[0, 1], [0, 1]], 2)
+    >>> square
+    BiregularGraph(n1=2, n2=2, d1=2, d2=2)
+    >>> square.mask()
+    array([[1, 1],
+           [1, 1]], dtype=uint8)
+    """
+
+    __slots__ = ("__dict__", "__weakref__")
+
+    neighbors: NDArray[np.int32]
+    """Right neighbours of each left vertex: int32, shape (n1, d1), rows ascending, read-only."""
+    n2: int
+    """Number of right vertices."""
+    recipe: Recipe | None
+    """How to make the graph again, or None for a graph that was given edge by edge."""
+
+    def __init__(self, neighbors: ArrayLike, n2: int, *, recipe: Recipe | None = None) -> None:
+        rows = _label_array(neighbors)
+        n1, n2, d1, d2 = check_shape(rows.shape[0], n2, rows.shape[1])
+        if rows.min() < 0 or rows.max() >= n2:
+            raise InvalidInputError(
+                f"neighbors must lie in [0, n2) = [0, {n2}), got {rows.min()} to {rows.max()}"
+            )
+        rows = np.sort(rows, axis=1)
+        if d1 > 1 and (repeated := np.flatnonzero((rows[:, 1:] == rows[:, :-1]).any(axis=1))).size:
+            raise InvalidInputError(
+                f"neighbors of left vertex {repeated[0]} repeat a label (parallel edges): "
+                f"{rows[repeated[0]].tolist()}"
+            )
+        degrees = np.bincount(rows.ravel(), minlength=n2)
+        if degrees.min() != degrees.max():
+            raise NotBiregularError(
+                f"right degrees must all be d2 = n1*d1/n2 = {d2}, "
+                f"got {degrees.min()} to {degrees.max()}"
+            )
+        self._set(rows.astype(np.int32), n2, recipe)
+
+    @classmethod
+    def _trusted(
+        cls, neighbors: NDArray[np.int32], n2: int, recipe: Recipe | None = None
+    ) -> BiregularGraph:
+        """Wrap an array that is already valid and row-sorted, without checking it again."""
+        graph = object.__new__(cls)
+        graph._set(neighbors, n2, recipe)
+        return graph
+
+    def _set(self, neighbors: NDArray[np.int32], n2: int, recipe: Recipe | None) -> None:
+        neighbors.flags.writeable = False
+        self.__dict__.update(neighbors=neighbors, n2=n2, recipe=recipe)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"BiregularGraph is immutable; cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"BiregularGraph is immutable; cannot delete {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BiregularGraph._trusted, (self.neighbors, self.n2, self.recipe)
+
+    # -- sizes -------------------------------------------------------------------------------
+
+    @property
+    def n1(self) -> int:
+        """Number of left vertices."""
+        return int(self.neighbors.shape[0])
+
+    @property
+    def d1(self) -> int:
+        """Degree of every left vertex."""
+        return int(self.neighbors.shape[1])
+
+    @property
+    def d2(self) -> int:
+        """Degree of every right vertex, n1 * d1 / n2."""
+        return self.n1 * self.d1 // self.n2
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges, n1 * d1."""
+        return self.n1 * self.d1
+
+    # -- identity ----------------------------------------------------------------------------
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the sizes and the sorted edges; the same on every platform.
+
+        Hashed are the ASCII line ``expandermask graph n1 n2 d1`` with a newline, then the sorted
+        neighbour rows as little-endian unsigned integers of 1, 2 or 4 bytes, the least that holds
+        n2 - 1.
+        """
+        header = f"expandermask graph {self.n1} {self.n2} {self.d1}\n".encode()
+        label = np.min_scalar_type(self.n2 - 1).newbyteorder("<")
+        return hashlib.sha256(header + self.neighbors.astype(label).tobytes()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BiregularGraph):
+            return NotImplemented
+        return self.n2 == other.n2 and np.array_equal(self.neighbors, other.neighbors)
+
+    def __hash__(self) -> int:
+        return int(self.digest[:15], 16)
+
+    def __repr__(self) -> str:
+        return f"BiregularGraph(n1={self.n1}, n2={self.n2}, d1={self.d1}, d2={self.d2})"
+
+    # -- what it becomes ---------------------------------------------------------------------
+
+    def mask(self) -> NDArray[np.uint8]:
+        """The biadjacency matrix as a dense 0/1 array: uint8, shape (n1, n2), C order."""
+        require_memory(self.n1 * self.n2, f"a dense {self.n1} x {self.n2} uint8 mask")
+        dense = np.zeros((self.n1, self.n2), dtype=np.uint8)
+        dense[np.arange(self.n1)[:, None], self.neighbors] = 1
+        return dense
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a BiregularGraph has no dense array to share; copy=False is refused")
+        dense = self.mask()
+        return dense if dtype is None else dense.astype(dtype)
+
+    def biadjacency(self) -> scipy.sparse.csr_array:
+        """The biadjacency matrix as a scipy.sparse CSR array: int32 ones, shape (n1, n2)."""
+        from scipy.sparse import csr_array
+
+        starts = np.arange(0, self.num_edges + 1, self.d1)
+        ones = np.ones(self.num_edges, dtype=np.int32)
+        return csr_array((ones, self.neighbors.ravel(), starts), shape=(self.n1, self.n2))
+
+    def gram(self) -> NDArray[np.int64]:
+        """The Gram (codegree) matrix M'M: int64, shape (n2, n2). Costs n1 * d1**2 / 2 additions."""
+        require_memory(8 * self.n2**2, f"the {self.n2} x {self.n2} Gram matrix")
+        gram: NDArray[np.int64] = _kernels.codegrees(self.neighbors, self.n2)
+        return gram
+
+    def transpose(self) -> BiregularGraph:
+        """The same graph with the sides exchanged (n2 left vertices of degree d2); no recipe."""
+        return BiregularGraph._trusted(_kernels.transpose_rows(self.neighbors, self.n2), self.n1)
+
+    def to_networkx(self) -> nx.Graph:
+        """A networkx Graph: left vertices 0..n1-1 with ``bipartite=0``, right n1.. with ``=1``."""
+        import networkx as nx
+
+        graph = nx.Graph()
+        graph.add_nodes_from(range(self.n1), bipartite=0)
+        graph.add_nodes_from(range(self.n1, self.n1 + self.n2), bipartite=1)
+        lefts = np.repeat(np.arange(self.n1), self.d1)
+        rights = self.neighbors.ravel().astype(np.int64) + self.n1
+        graph.add_edges_from(zip(lefts.tolist(), rights.tolist(), strict=True))
+        return graph
+
+    def to_torch(self) -> torch.Tensor:
+        """The mask as a torch tensor: uint8, shape (n1, n2)."""
+        import torch
+
+        return torch.from_numpy(self.mask())
+
+    # -- where it comes from -----------------------------------------------------------------
+
+    @classmethod
+    def from_mask(cls, mask: Any) -> BiregularGraph:
+        """Read a dense 0/1 mask: any 2-D array or tensor of exact zeros and ones.
+
+        Raises `InvalidInputError` for an empty array, NaN or any entry other than 0 and 1, and
+        `NotBiregularError` if rows or columns differ in degree.
+        """
+        dense = _dense(mask)
+        ones = dense != 0
+        if not np.array_equal(dense, ones):
+            bad = dense[~(dense == ones)].flat[0]
+            raise InvalidInputError(f"a mask holds only zeros and ones, got {bad!r}")
+        degrees = ones.sum(axis=1)
+        _require_equal("row", degrees)
+        return cls(np.nonzero(ones)[1].reshape(dense.shape[0], degrees[0]), dense.shape[1])
+
+    @classmethod
+    def from_biadjacency(cls, matrix: Any) -> BiregularGraph:
+        """Read a scipy.sparse biadjacency matrix of ones (repeated entries add up and are refused).
+
+        Explicitly stored zeros are no edges. Raises as `from_mask` does.
+        """
+        from scipy.sparse import csr_array, issparse
+
+        if not issparse(matrix):
+            raise InvalidInputError(
+                f"expected a scipy.sparse matrix, got {type(matrix).__name__}; "
+                "for a dense array use from_mask"
+            )
+        rows = csr_array(matrix, copy=True)
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+        if 0 in rows.shape:
+            raise InvalidInputError(f"the matrix is empty, shape {rows.shape}")
+        if (bad := rows.data[rows.data != 1]).size:
+            raise InvalidInputError(f"a biadjacency matrix holds only zeros and ones, got {bad[0]}")
+        degrees = np.diff(rows.indptr)
+        _require_equal("row", degrees)
+        return cls(rows.indices.reshape(rows.shape[0], int(degrees[0])), rows.shape[1])
+
+    @classmethod
+    def from_networkx(cls, graph: nx.Graph) -> BiregularGraph:
+        """Read a networkx graph whose nodes carry ``bipartite=0`` (left) or ``1`` (right).
+
+        Vertices are numbered in the graph's own node order, side by side. Raises
+        `InvalidInputError` for directed graphs, self-loops, parallel edges, missing ``bipartite``
+        attributes and edges inside one side.
+        """
+        lefts, rights = _sides(graph)
+        column = {node: j for j, node in enumerate(rights)}
+        lists = [[column[v] for v in graph.neighbors(u)] for u in lefts]
+        _require_equal("left vertex", np.array([len(row) for row in lists]))
+        return cls(np.array(lists, dtype=np.int64), len(rights))
+
+
+def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
+    """``neighbors`` as a non-empty 2-D int64 array, refusing floats, bools and objects."""
+    rows = np.asarray(neighbors)
+    if rows.ndim != 2 or rows.size == 0:
+        raise InvalidInputError(
+            f"neighbors must be a non-empty 2-D array (n1, d1), got shape {rows.shape}"
+        )
+    if rows.dtype.kind not in "iu":
+        raise InvalidInputError(f"neighbors must be integers, got dtype {rows.dtype}")
+    return rows.astype(np.int64)
+
+
+def _dense(mask: Any) -> NDArray[Any]:
+    """``mask`` as a non-empty 2-D numeric array; torch tensors come to the CPU first."""
+    if hasattr(mask, "detach"):
+        mask = mask.detach().cpu().numpy()
+    dense = np.asarray(mask)
+    if dense.ndim != 2 or dense.size == 0:
+        raise InvalidInputError(f"a mask must be a non-empty 2-D array, got shape {dense.shape}")
+    if dense.dtype.kind not in "biuf":
+        raise InvalidInputError(f"a mask must be numeric, got dtype {dense.dtype}")
+    return dense
+
+
+def _require_equal(what: str, degrees: NDArray[Any]) -> None:
+    if degrees.min() != degrees.max() or degrees.min() == 0:
+        raise NotBiregularError(
+            f"{what} degrees must be equal and positive, got {degrees.min()} to {degrees.max()}"
+        )
+
+
+def _sides(graph: nx.Graph) -> tuple[list[Any], list[Any]]:
+    """The left and right nodes by their ``bipartite`` attribute, refusing what is not simple."""
+    if graph.is_directed():
+        raise InvalidInputError("expected an undirected graph, got a directed one")
+    sides: dict[int, list[Any]] = {0: [], 1: []}
+    for node, side in graph.nodes(data="bipartite"):
+        if side not in (0, 1):
+            raise InvalidInputError(
+                f"node {node!r} has bipartite={side!r}; every node needs bipartite=0 (left) or 1 "
+                "(right), for example from networkx.bipartite.color"
+            )
+        sides[side].append(node)
+    if not sides[0] or not sides[1]:
+        raise InvalidInputError(
+            f"both sides need vertices, got {len(sides[0])} left and {len(sides[1])} right"
+        )
+    _require_simple_across(graph)
+    return sides[0], sides[1]
+
+
+def _require_simple_across(graph: nx.Graph) -> None:
+    """Every edge joins the two sides, and no two edges join the same pair."""
+    seen = set()
+    for u, v in graph.edges():
+        if u == v:
+            raise InvalidInputError(f"node {u!r} has a self-loop")
+        if graph.nodes[u]["bipartite"] == graph.nodes[v]["bipartite"]:
+            raise InvalidInputError(f"edge {u!r} - {v!r} joins two vertices of one side")
+        if (pair := frozenset((u, v))) in seen:
+            raise InvalidInputError(f"parallel edges {u!r} - {v!r}; a mask entry is 0 or 1")
+        seen.add(pair)

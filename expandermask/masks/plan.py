@@ -1,0 +1,273 @@
+"""MaskPlan: a certified pair of expander masks for every adapted module of a model.
+
+For a module with weight d x k and rank r, LoRA's update is B A with A: r x k and B: d x r. XoRA
+(section 4.2) masks both by biregular Ramanujan graphs: each column of A and each row of B keeps
+``left_degree`` entries. The plan holds one graph for each, left vertices the k inputs or d outputs,
+right vertices the r ranks, all drawn from one seed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from expandermask.certificates import Certificate, certify
+from expandermask.errors import FileFormatError, InfeasibleShapeError, check_integer
+from expandermask.files import read_bytes, read_document, require_fields, write_document, write_text
+from expandermask.graphs.biregular import BiregularGraph, Recipe
+from expandermask.graphs.catalog import ramanujan_graph, rebuild
+from expandermask.graphs.random import RandomState, derive_seed, draw_seed
+from expandermask.masks.targets import Shape, find_targets
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMAT = "expandermask plan"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """The supports of one module's A (r x k) and B (d x r)."""
+
+    a: BiregularGraph
+    """k left vertices (input features), r right vertices (ranks): the columns of A."""
+    b: BiregularGraph
+    """d left vertices (output features), r right vertices (ranks): the rows of B."""
+
+    @property
+    def shape(self) -> Shape:
+        """(d, k), the shape of the module's weight update."""
+        return self.b.n1, self.a.n1
+
+    @property
+    def num_values(self) -> int:
+        """Trainable values the pair keeps: (d + k) * left_degree."""
+        return self.a.num_edges + self.b.num_edges
+
+
+class MaskPlan(Mapping[str, MaskPair]):
+    """Certified masks for a whole model: a mapping from module name to `MaskPair`.
+
+    Build one with `for_model` or `for_shapes`; every graph in it was proved Ramanujan when it was
+    drawn. Saved plans hold recipes and hashes, not indices.
+
+    Examples
+    --------
+    >>> from expandermask import MaskPlan
+    >>> plan = MaskPlan.for_shapes({"query": (384, 384)}, r=64, left_degree=2, rng=0)
+    >>> plan["query"].a
+    BiregularGraph(n1=384, n2=64, d1=2, d2=12)
+    >>> plan.num_values
+    1536
+    """
+
+    def __init__(
+        self, pairs: Mapping[str, MaskPair], *, r: int, left_degree: int, seed: int
+    ) -> None:
+        self._pairs = MappingProxyType(dict(pairs))
+        self.r = r
+        self.left_degree = left_degree
+        self.seed = seed
+
+    @classmethod
+    def for_model(
+        cls,
+        model: nn.Module,
+        *,
+        target_modules: str | Iterable[str] = "all-linear",
+        r: int = 64,
+        left_degree: int = 2,
+        rng: RandomState = None,
+        progress: bool = False,
+    ) -> MaskPlan:
+        """A plan for the linear modules of ``model`` that ``target_modules`` names.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Only names and shapes are read, so a model on the meta device will do.
+        target_modules : str or iterable of str
+            "all-linear", a regular expression, or name endings, as in `find_targets`.
+        r : int
+            Rank of the adapters.
+        left_degree : int
+            Entries kept in each column of A and each row of B, at least 2.
+        rng : None, int or numpy.random.Generator
+            One seed for the whole plan; each mask's own seed follows from it and the module's name.
+        progress : bool
+            Show a progress bar.
+
+        Raises
+        ------
+        AdapterError
+            No module matches.
+        InfeasibleShapeError
+            Some shape has no such masks; the message lists the nearest ranks and degrees that work
+            for all of them.
+        """
+        shapes = find_targets(model, target_modules)
+        return cls.for_shapes(shapes, r=r, left_degree=left_degree, rng=rng, progress=progress)
+
+    @classmethod
+    def for_shapes(
+        cls,
+        shapes: Mapping[str, Shape],
+        *,
+        r: int = 64,
+        left_degree: int = 2,
+        rng: RandomState = None,
+        progress: bool = False,
+    ) -> MaskPlan:
+        """A plan for named (d, k) weight shapes; see `for_model`."""
+        r, left_degree = check_integer("r", r), check_integer("left_degree", left_degree)
+        sizes = {
+            (name, side): check_integer(f"shape of {name!r}", size)
+            for name, (d, k) in shapes.items()
+            for side, size in (("A", k), ("B", d))
+        }
+        _require_feasible(sizes, r, left_degree)
+        seed = draw_seed(rng)
+        bar = tqdm(sizes.items(), desc="certified masks", disable=not progress, unit="mask")
+        graphs = {
+            key: ramanujan_graph(size, r, left_degree, rng=derive_seed(seed, *key))
+            for key, size in bar
+        }
+        pairs = {name: MaskPair(graphs[name, "A"], graphs[name, "B"]) for name in shapes}
+        return cls(pairs, r=r, left_degree=left_degree, seed=seed)
+
+    # -- a mapping -----------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> MaskPair:
+        return self._pairs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return (
+            f"MaskPlan({len(self)} modules, r={self.r}, left_degree={self.left_degree}, "
+            f"{self.num_values:,} values)"
+        )
+
+    @property
+    def num_values(self) -> int:
+        """Trainable values over all modules."""
+        return sum(pair.num_values for pair in self.values())
+
+    def graphs(self) -> Iterator[tuple[str, BiregularGraph]]:
+        """Every graph with its name, ``module.A`` or ``module.B``."""
+        for name, pair in self.items():
+            yield f"{name}.A", pair.a
+            yield f"{name}.B", pair.b
+
+    def certify(self, *, progress: bool = False) -> dict[str, Certificate]:
+        """A full certificate of every graph, by its name ``module.A`` or ``module.B``."""
+        every = tqdm(list(self.graphs()), desc="certificates", disable=not progress, unit="mask")
+        return {name: certify(graph) for name, graph in every}
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The plan as JSON: one recipe and one hash per mask."""
+        modules = {
+            name: {"A": _describe(pair.a), "B": _describe(pair.b)} for name, pair in self.items()
+        }
+        body = {
+            "r": self.r,
+            "left_degree": self.left_degree,
+            "seed": self.seed,
+            "modules": modules,
+        }
+        return write_document(FORMAT, FORMAT_VERSION, body)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> MaskPlan:
+        """Rebuild a plan from its recipes and check every graph against its hash.
+
+        Raises `FileFormatError` for a truncated, foreign or newer file, or where a hash differs.
+        """
+        data = require_fields(
+            read_document(text, FORMAT, FORMAT_VERSION),
+            {"r": int, "left_degree": int, "seed": int, "modules": dict},
+            "a plan",
+        )
+        pairs = {}
+        for name, entry in data["modules"].items():
+            entry = require_fields(entry, {"A": dict, "B": dict}, f"plan module {name!r}")
+            graphs = [_rebuild(entry[side], f"{name}.{side}") for side in "AB"]
+            for graph in graphs:
+                if (graph.n2, graph.d1) != (data["r"], data["left_degree"]):
+                    raise FileFormatError(
+                        f"plan module {name!r}: mask {graph} is not of rank r={data['r']} and "
+                        f"left_degree={data['left_degree']}"
+                    )
+            pairs[name] = MaskPair(*graphs)
+        return cls(pairs, r=data["r"], left_degree=data["left_degree"], seed=data["seed"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json` to a file, whole or not at all."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MaskPlan:
+        """Read, rebuild and verify a saved plan."""
+        return cls.from_json(read_bytes(path))
+
+
+def _describe(graph: BiregularGraph) -> dict[str, Any]:
+    assert graph.recipe is not None
+    return {"recipe": graph.recipe.to_dict(), "sha256": graph.digest}
+
+
+def _rebuild(entry: dict[str, Any], what: str) -> BiregularGraph:
+    require_fields(entry, {"recipe": dict, "sha256": str}, f"mask {what}")
+    graph = rebuild(Recipe.from_dict(entry["recipe"]))
+    if graph.digest != entry["sha256"]:
+        raise FileFormatError(
+            f"mask {what}: the rebuilt graph hashes to {graph.digest}, the file says "
+            f"{entry['sha256']}"
+        )
+    return graph
+
+
+def _require_feasible(sizes: Mapping[tuple[str, str], int], r: int, left_degree: int) -> None:
+    """Raise with the nearest working ranks and degrees unless every size has masks."""
+    widths = sorted(set(sizes.values()))
+    bad = [key for key, size in sizes.items() if not _feasible(size, r, left_degree)]
+    if not bad:
+        return
+    name, side = bad[0]
+    size = sizes[bad[0]]
+    letter = "k" if side == "A" else "d"
+    ranks = _nearest(r, [n for n in range(2, 4 * r + 1) if _all(widths, n, left_degree)])
+    degrees = _nearest(left_degree, [n for n in range(2, r + 1) if _all(widths, r, n)])
+    raise InfeasibleShapeError(
+        f"module {name!r}: no mask of {side} with r={r} and left_degree={left_degree}: each rank "
+        f"would need {letter}*left_degree/r = {size}*{left_degree}/{r} = {size * left_degree / r:g}"
+        f" entries, which must be an integer >= 2, and left_degree must lie in [2, r]. "
+        f"For all {len(sizes) // 2} modules: with left_degree={left_degree}, r = {ranks} works; "
+        f"with r={r}, left_degree = {degrees} works"
+    )
+
+
+def _feasible(size: int, r: int, degree: int) -> bool:
+    return 2 <= degree <= r and size * degree % r == 0 and size * degree // r >= 2
+
+
+def _all(widths: list[int], r: int, degree: int) -> bool:
+    return all(_feasible(size, r, degree) for size in widths)
+
+
+def _nearest(target: int, values: list[int]) -> str:
+    """The two values nearest ``target``, in words."""
+    near = sorted(sorted(values, key=lambda v: abs(v - target))[:2])
+    return " or ".join(map(str, near)) or "none"
