@@ -50,11 +50,14 @@ class MissingPackageError(ExpanderMaskError, ImportError):
 
 def check_integer(name: str, value: object, *, minimum: int = 1) -> int:
     """Return ``value`` as an int, refusing bools, non-integers and values below ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if type(value) is int:
+        number = value
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        number = int(value)
+    else:
         raise InvalidInputError(
             f"{name} must be an integer, got {value!r} ({type(value).__name__})"
         )
-    number = int(value)
     if number < minimum:
         raise InvalidInputError(f"{name} must be at least {minimum}, got {number}")
     return number

@@ -1,0 +1,127 @@
+"""Mask files: JSON (recipe or edges, hash-checked), NumPy .npz (dense, hash-checked) and .npy.
+
+A JSON mask holds its recipe where it has one, its neighbour lists where it has none, and the
+SHA-256 of the graph in either case. A .npz or .npy from elsewhere is read as a dense 0/1 array.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expandermask.errors import ExpanderMaskError, FileFormatError, InvalidInputError
+from expandermask.files import read_bytes, read_document, replacing, write_document, write_text
+from expandermask.graphs.biregular import BiregularGraph, Recipe
+from expandermask.graphs.catalog import rebuild
+
+FORMAT = "expandermask mask"
+FORMAT_VERSION = 1
+SUFFIXES = (".npz", ".npy", ".json")
+
+
+def save_mask(path: str | os.PathLike[str], graph: BiregularGraph) -> None:
+    """Write a mask, whole or not at all; the ending of ``path`` chooses .npz, .npy or .json.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from expandermask.graphs import heawood
+    >>> from expandermask.masks import load_mask, save_mask
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_mask(pathlib.Path(folder) / "heawood.json", heawood())
+    ...     load_mask(pathlib.Path(folder) / "heawood.json") == heawood()
+    True
+    """
+    suffix = _suffix(path)
+    if suffix == ".json":
+        write_text(path, _to_json(graph))
+        return
+    dense = graph.mask()
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        if suffix == ".npy":
+            np.save(stream, dense)
+        else:
+            np.savez_compressed(
+                stream,
+                mask=dense,
+                sha256=np.array(graph.digest),
+                format_version=np.array(FORMAT_VERSION),
+            )
+
+
+def load_mask(path: str | os.PathLike[str]) -> BiregularGraph:
+    """Read a mask file and check it against its hash, if it carries one.
+
+    Raises `FileFormatError` for a file that is truncated, altered, foreign or of a newer version,
+    and `NotBiregularError` or `InvalidInputError` for an array that is no biregular 0/1 mask.
+    """
+    suffix = _suffix(path)
+    content = read_bytes(path)
+    if suffix == ".json":
+        return _from_json(content)
+    try:
+        return _from_arrays(np.load(io.BytesIO(content), allow_pickle=False))
+    except ExpanderMaskError:
+        raise
+    except (ValueError, EOFError, OSError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"cannot read {os.fspath(path)!r} as {suffix}: {error}") from None
+
+
+def _to_json(graph: BiregularGraph) -> str:
+    body: dict[str, Any] = {"n2": graph.n2, "sha256": graph.digest}
+    if graph.recipe is not None:
+        body["recipe"] = graph.recipe.to_dict()
+    else:
+        body["neighbors"] = graph.neighbors.tolist()
+    return write_document(FORMAT, FORMAT_VERSION, body)
+
+
+def _from_json(text: bytes) -> BiregularGraph:
+    data = read_document(text, FORMAT, FORMAT_VERSION)
+    if set(data) not in ({"n2", "sha256", "recipe"}, {"n2", "sha256", "neighbors"}):
+        raise FileFormatError(
+            f"a mask file holds n2, sha256 and either recipe or neighbors, got {sorted(data)}"
+        )
+    if "recipe" in data:
+        graph = rebuild(Recipe.from_dict(data["recipe"]))
+    else:
+        try:
+            graph = BiregularGraph(data["neighbors"], data["n2"])
+        except (ValueError, TypeError) as error:
+            raise FileFormatError(f"the mask's neighbors are no graph: {error}") from None
+    return _checked(graph, data["sha256"])
+
+
+def _from_arrays(loaded: Any) -> BiregularGraph:
+    """The graph in a .npy array, in our .npz, or in a foreign .npz of exactly one array."""
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return BiregularGraph.from_mask(loaded)
+    if "sha256" not in loaded.files:
+        if len(loaded.files) != 1:
+            raise FileFormatError(f"an .npz with one array is a mask; this has {loaded.files}")
+        return BiregularGraph.from_mask(loaded[loaded.files[0]])
+    if (version := int(loaded["format_version"])) != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{FORMAT}: format version {version}, and this library reads {FORMAT_VERSION}"
+        )
+    return _checked(BiregularGraph.from_mask(loaded["mask"]), str(loaded["sha256"]))
+
+
+def _checked(graph: BiregularGraph, digest: object) -> BiregularGraph:
+    if graph.digest != digest:
+        raise FileFormatError(f"the mask hashes to {graph.digest}, the file says {digest!r}")
+    return graph
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InvalidInputError(
+            f"{os.fspath(path)!r}: a mask file ends in {', '.join(SUFFIXES)}, got {suffix!r}"
+        )
+    return suffix

@@ -1,0 +1,114 @@
+"""The command line, as a user types it: in a process of its own, by exit code and streams."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from expandermask import Certificate, MaskPlan, cli
+from expandermask.graphs import catalog, heawood, hypercube
+from expandermask.masks import save_mask
+
+
+def run(*arguments, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "expandermask.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **kwargs,
+    )
+
+
+def test_help_reads_well():
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("mask", "certify", "plan", "demo", "Exit codes"))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".json"])
+def test_mask_then_certify(tmp_path, suffix):
+    path = tmp_path / f"mask{suffix}"
+    made = run("mask", 96, 16, 2, "--seed", 5, "-o", path)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "PROVED" in made.stdout
+    checked = run("certify", path, "--json", "-o", tmp_path / "proof.json")
+    assert checked.returncode == 0
+    certificate = Certificate.from_json(checked.stdout)
+    assert certificate == Certificate.from_json((tmp_path / "proof.json").read_text())
+    assert (certificate.verdict, certificate.n1, certificate.d2) == ("PROVED", 96, 12)
+
+
+def test_same_seed_same_mask(tmp_path):
+    outputs = [run("mask", 96, 16, 2, "--seed", 5, "--json").stdout for _ in range(2)]
+    assert outputs[0] == outputs[1] != ""
+
+
+def test_refuted_exits_1(tmp_path):
+    save_mask(tmp_path / "q7.npz", hypercube(7))
+    done = run("certify", tmp_path / "q7.npz")
+    assert done.returncode == 1
+    assert "REFUTED" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("mask", 768, 9, 2), "n2 = 8 or 12"),
+        (("mask", 768, 8, 1), "stars"),
+        (("mask", 8, 8, 9), "exceeds n2"),
+        (("mask", 0, 8, 2), "at least 1"),
+        (("mask", 8, 8, "two"), "integer"),
+        (("mask", 96, 16, 2, "--seed", -1), "rng"),
+        (("mask", 96, 16, 2, "-o", "mask.txt"), ".npz"),
+        (("certify", "nowhere.npz"), "nowhere.npz"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_bad_input_exits_2_and_says_why(arguments, words, tmp_path):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mask_that_is_not_biregular_exits_2(tmp_path):
+    np.save(tmp_path / "triangle.npy", np.triu(np.ones((4, 4))))
+    done = run("certify", tmp_path / "triangle.npy")
+    assert done.returncode == 2
+    assert "degrees" in done.stderr
+
+
+def test_unproved_exits_3(monkeypatch, capsys):
+    monkeypatch.setattr(catalog, "MAX_TRIES", 1)
+    monkeypatch.setattr(sys, "argv", ["expandermask", "mask", "600", "600", "2", "--seed", "0"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 3
+    assert "smallest sigma_2 seen is 2.0" in capsys.readouterr().err
+
+
+def test_plan(tmp_path):
+    from transformers import BertConfig
+
+    BertConfig(
+        hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192
+    ).save_pretrained(tmp_path)
+    done = run("plan", tmp_path, "--targets", "query,value", "-r", 16, "-o", tmp_path / "plan.json")
+    assert done.returncode == 0, done.stderr
+    plan = MaskPlan.load(tmp_path / "plan.json")
+    assert len(plan) == 4
+    assert plan.num_values == 4 * (96 + 96) * 2
+    quiet = run("plan", tmp_path, "--targets", "query,value", "-r", 16, "--seed", 1, "--json")
+    assert json.loads(quiet.stdout)["verdicts"] == ["PROVED"]
+    assert run("plan", tmp_path, "-r", 17).returncode == 2
+    assert run("plan", tmp_path, "--targets", "nothing").returncode == 2
+    assert run("plan", tmp_path / "missing").returncode == 2
+
+
+def test_heawood_file_is_proved(tmp_path):
+    save_mask(tmp_path / "heawood.json", heawood())
+    assert run("certify", tmp_path / "heawood.json").returncode == 0
