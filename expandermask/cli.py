@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 EXIT = {"PROVED": 0, "REFUTED": 1, "UNDECIDED": 3}
 BAD_INPUT = 2
+INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -164,9 +166,13 @@ def demo(
     """
     from expandermask.demo import run_demo
 
-    result = run_demo(out, quick=quick, seed=seed, model=model)
+    # With --json the account of the run goes to the error stream, so that the output is JSON alone.
+    say = partial(typer.echo, err=True) if as_json else typer.echo
+    result = run_demo(out, quick=quick, seed=seed, model=model, say=say)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=1))
+    if result.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def main() -> None:

@@ -63,64 +63,86 @@ def check_integer(name: str, value: object, *, minimum: int = 1) -> int:
     return number
 
 
+def check_size(name: str, value: object) -> int:
+    """Return ``value`` as a number of vertices or a degree, in [1, 2**31)."""
+    size = check_integer(name, value)
+    if size >= _SIZE_LIMIT:
+        raise InvalidInputError(f"{name} must be below 2**31 = {_SIZE_LIMIT}, got {size}")
+    return size
+
+
 def check_shape(n1: object, n2: object, d1: object) -> tuple[int, int, int, int]:
     """Return ``(n1, n2, d1, d2)`` if a simple biregular graph of that shape exists, else raise."""
-    rows, cols = check_integer("n1", n1), check_integer("n2", n2)
-    degree = check_integer("d1", d1)
-    if rows * degree % cols:
-        raise InfeasibleShapeError(_indivisible(rows, cols, degree))
-    if degree > cols:
-        raise InfeasibleShapeError(
-            f"d1={degree} exceeds n2={cols}: a left vertex has at most n2 distinct right "
-            f"neighbours; the nearest d1 that works is {cols}"
-        )
-    return rows, cols, degree, rows * degree // cols
+    return _check(check_size("n1", n1), check_size("n2", n2), check_size("d1", d1), least=1)
 
 
 def check_ramanujan_shape(n1: object, n2: object, d1: object) -> tuple[int, int, int, int]:
     """``check_shape`` and both degrees at least 2, as the Ramanujan property requires."""
-    rows, cols, degree, other = check_shape(n1, n2, d1)
+    rows, cols, degree = check_size("n1", n1), check_size("n2", n2), check_size("d1", d1)
+    _, _, _, other = _check(rows, cols, degree, least=2)
     if min(degree, other) < 2:
-        step = cols // gcd(rows, cols)
-        works = [d for d in range(step, cols + 1, step) if d >= 2 and rows * d // cols >= 2]
-        mend = f"the nearest d1 that works is {works[0]}" if works else "no d1 works at this shape"
         raise InfeasibleShapeError(
-            f"(n1, n2, d1) = ({rows}, {cols}, {degree}) gives d2={other}: with d1=1 or d2=1 the "
-            f"graph is a union of stars, and the Ramanujan property needs both degrees >= 2; {mend}"
+            f"(n1, n2, d1) = ({rows}, {cols}, {degree}) gives d2 = {other}: with d1 = 1 or d2 = 1 "
+            "the graph is a union of stars, and the Ramanujan property needs both degrees >= 2"
+            + _what_works(rows, cols, degree, least=2)
         )
     return rows, cols, degree, other
 
 
-def _indivisible(n1: int, n2: int, d1: int) -> str:
-    """Say why ``n1 * d1`` edges cannot be shared evenly by ``n2`` vertices, and what could."""
-    degree_step, row_step = n2 // gcd(n1, n2), n2 // gcd(n2, d1)
-    degrees = [d for d in _around(d1, degree_step) if d <= n2]
-    columns = _nearest_divisors(n1 * d1, n2, at_least=d1)
-    options = [
-        f"{name} = {' or '.join(map(str, values))}"
-        for name, values in (("d1", degrees), ("n1", _around(n1, row_step)), ("n2", columns))
-        if values
-    ]
-    return (
-        f"n1*d1 = {n1}*{d1} = {n1 * d1} is not divisible by n2 = {n2}, so the right vertices "
-        f"cannot all have the same degree; the nearest that work: {'; '.join(options)}"
-    )
+def nearest_multiples(target: int, step: int, low: int, high: int) -> list[int]:
+    """The multiples of ``step`` in [low, high] nearest ``target``, one on each side at most."""
+    first, last = -(-low // step) * step, high // step * step
+    if first > last:
+        return []
+    below = min(max(target // step * step, first), last)
+    above = min(max(-(-target // step) * step, first), last)
+    return sorted({below, above})
 
 
-def _around(value: int, step: int) -> list[int]:
-    """The positive multiples of ``step`` just below and just above ``value``."""
-    below = value // step * step
-    return [v for v in (below, below + step) if v > 0]
-
-
-def _nearest_divisors(product: int, target: int, *, at_least: int) -> list[int]:
-    """The divisors of ``product`` closest to ``target`` on either side, none under ``at_least``."""
+def divisors_between(product: int, low: int, high: int) -> list[int]:
+    """The divisors of ``product`` in [low, high], ascending; none if it is too long to factor."""
     from sympy import divisors
 
-    candidates = [d for d in divisors(product) if d >= at_least]
-    below = [d for d in candidates if d < target][-1:]
-    above = [d for d in candidates if d > target][:1]
-    return below + above
+    if product >= _FACTORABLE:
+        return []
+    return [d for d in divisors(product) if low <= d <= high]
+
+
+_SIZE_LIMIT = 2**31
+_FACTORABLE = 2**48
+
+
+def _check(n1: int, n2: int, d1: int, *, least: int) -> tuple[int, int, int, int]:
+    """The shape rules that hold for every biregular graph; mends keep both degrees >= least."""
+    if d1 > n2:
+        raise InfeasibleShapeError(
+            f"d1 = {d1} exceeds n2 = {n2}: a left vertex has at most n2 distinct right neighbours"
+            + _what_works(n1, n2, d1, least)
+        )
+    if n1 * d1 % n2:
+        raise InfeasibleShapeError(
+            f"n1*d1 = {n1}*{d1} = {n1 * d1} is not divisible by n2 = {n2}, so the right vertices "
+            "cannot all have the same degree" + _what_works(n1, n2, d1, least)
+        )
+    return n1, n2, d1, n1 * d1 // n2
+
+
+def _what_works(n1: int, n2: int, d1: int, least: int) -> str:
+    """The nearest shapes that differ in one number and have both degrees at least ``least``."""
+    degrees = nearest_multiples(d1, n2 // gcd(n1, n2), max(least, -(-least * n2 // n1)), n2)
+    rows, columns = [], []
+    if least <= d1:
+        columns = divisors_between(n1 * d1, d1, n1 * d1 // least)
+        columns = [c for c in columns if c < n2][-1:] + [c for c in columns if c > n2][:1]
+        if d1 <= n2:
+            step = n2 // gcd(n2, d1)
+            rows = nearest_multiples(n1, step, -(-least * n2 // d1), 2 * max(n1, least * n2))
+    options = [
+        f"{name} = {' or '.join(map(str, values))}"
+        for name, values in (("d1", degrees), ("n1", rows), ("n2", columns))
+        if values
+    ]
+    return f"; the nearest that work: {'; '.join(options)}" if options else "; nothing near works"
 
 
 _WORTH_ASKING = 2**26

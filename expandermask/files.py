@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,12 @@ def read_document(text: str | bytes, kind: str, version: int) -> dict[str, Any]:
     Duplicate keys, NaN and infinities are refused, and so is a newer version.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        data = json.loads(
+            text,
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_finite,
+            parse_float=_finite,
+        )
     except FileFormatError:
         raise
     except (ValueError, RecursionError) as error:
@@ -97,8 +103,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _no_constant(name: str) -> Any:
-    raise FileFormatError(f"{name} is not allowed in JSON")
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise FileFormatError(f"{text} is not allowed in JSON")
+    return number
 
 
 def _umask() -> int:

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from transformers import BertConfig
 
 from expandermask import Certificate, MaskPlan, cli
 from expandermask.graphs import catalog, heawood, hypercube
@@ -82,33 +83,48 @@ def test_a_mask_that_is_not_biregular_exits_2(tmp_path):
     assert "degrees" in done.stderr
 
 
-def test_unproved_exits_3(monkeypatch, capsys):
-    monkeypatch.setattr(catalog, "MAX_TRIES", 1)
-    monkeypatch.setattr(sys, "argv", ["expandermask", "mask", "600", "600", "2", "--seed", "0"])
+def run_here(monkeypatch, *arguments):
+    """The exit code in this process, where torch is loaded once."""
+    monkeypatch.setattr(sys, "argv", ["expandermask", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         cli.main()
-    assert stop.value.code == 3
+    return stop.value.code
+
+
+def test_unproved_exits_3(monkeypatch, capsys):
+    monkeypatch.setattr(catalog, "MAX_TRIES", 1)
+    assert run_here(monkeypatch, "mask", 600, 600, 2, "--seed", 0) == 3
     assert "smallest sigma_2 seen is 2.0" in capsys.readouterr().err
 
 
-def test_plan(tmp_path):
-    from transformers import BertConfig
-
+def test_plan(tmp_path, monkeypatch, capsys):
     BertConfig(
         hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192
     ).save_pretrained(tmp_path)
-    done = run("plan", tmp_path, "--targets", "query,value", "-r", 16, "-o", tmp_path / "plan.json")
-    assert done.returncode == 0, done.stderr
+    targets = (tmp_path, "--targets", "query,value", "-r", 16)
+    assert run_here(monkeypatch, "plan", *targets, "-o", tmp_path / "plan.json") == 0
     plan = MaskPlan.load(tmp_path / "plan.json")
     assert len(plan) == 4
     assert plan.num_values == 4 * (96 + 96) * 2
-    quiet = run("plan", tmp_path, "--targets", "query,value", "-r", 16, "--seed", 1, "--json")
-    assert json.loads(quiet.stdout)["verdicts"] == ["PROVED"]
-    assert run("plan", tmp_path, "-r", 17).returncode == 2
-    assert run("plan", tmp_path, "--targets", "nothing").returncode == 2
-    assert run("plan", tmp_path / "missing").returncode == 2
+    assert "8 masks PROVED" in capsys.readouterr().out
+    assert run_here(monkeypatch, "plan", *targets, "--seed", 1, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["verdicts"] == ["PROVED"]
 
 
-def test_heawood_file_is_proved(tmp_path):
-    save_mask(tmp_path / "heawood.json", heawood())
-    assert run("certify", tmp_path / "heawood.json").returncode == 0
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-r", 17), "r = 12 or 16"),
+        (("--targets", "nothing"), "query"),
+        (("--targets", "("), "regular"),
+    ],
+)
+def test_plans_that_cannot_be(tmp_path, monkeypatch, capsys, arguments, words):
+    BertConfig(hidden_size=96, num_hidden_layers=1, num_attention_heads=4).save_pretrained(tmp_path)
+    assert run_here(monkeypatch, "plan", tmp_path, *arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_plan_for_no_model(tmp_path, monkeypatch, capsys):
+    assert run_here(monkeypatch, "plan", tmp_path / "missing") == 2
+    assert "no transformers config" in capsys.readouterr().err

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from expandermask.errors import check_integer, check_ramanujan_shape
+
 
 @dataclass(frozen=True)
 class RamanujanBound:
@@ -66,7 +68,8 @@ def limits(n1: int, n2: int, d1: int) -> Limits:
     """The trace and integrality limits on sigma_2**2 for the shape (n1, n2, d1).
 
     With v vertices of degree k on the smaller side, each block of size m on the other, the trace
-    limit is k (v - m) / (v - 1) and the integrality limit k - floor(k (m - 1) / (v - 1)).
+    limit is k (v - m) / (v - 1) and the integrality limit k - floor(k (m - 1) / (v - 1)). Raises
+    `InfeasibleShapeError` where there is no such graph, or only unions of stars.
 
     Examples
     --------
@@ -74,7 +77,7 @@ def limits(n1: int, n2: int, d1: int) -> Limits:
     >>> limits(7, 7, 3)  # the Heawood graph has sigma_2**2 = 2 and attains both
     Limits(trace=Fraction(2, 1), integrality=2)
     """
-    d2 = n1 * d1 // n2
+    n1, n2, d1, d2 = check_ramanujan_shape(n1, n2, d1)
     v, k, m = (n2, d2, d1) if n2 <= n1 else (n1, d1, d2)
     return Limits(Fraction(k * (v - m), v - 1), k - k * (m - 1) // (v - 1))
 
@@ -88,4 +91,4 @@ def ramanujan_bound(d1: int, d2: int) -> float:
     >>> ramanujan_bound(2, 5)
     3.0
     """
-    return RamanujanBound(d1, d2).value
+    return RamanujanBound(check_integer("d1", d1), check_integer("d2", d2)).value

@@ -8,9 +8,10 @@ vector, or a root count, that anyone can check.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from expandermask.errors import (
     check_ramanujan_shape,
     require_memory,
 )
-from expandermask.files import read_document, write_document
+from expandermask.files import read_document, require_fields, write_document
 from expandermask.graphs.biregular import BiregularGraph
 
 Verdict = Literal["PROVED", "REFUTED", "UNDECIDED"]
@@ -33,6 +34,7 @@ Method = Literal["cholesky", "descartes", "rayleigh", "components", "none"]
 
 FORMAT = "expandermask certificate"
 FORMAT_VERSION = 1
+DEFINITION = "one-sided"
 EXACT_LIMIT = 512
 """Largest smaller side for which the exact tier is run (seconds at this size)."""
 
@@ -125,7 +127,7 @@ class Certificate:
         )
 
 
-def certify(graph_or_mask: Any, *, definition: str = "one-sided") -> Certificate:
+def certify(graph_or_mask: Any, *, definition: str = DEFINITION) -> Certificate:
     """Decide whether a graph or 0/1 mask is Ramanujan, and enclose its second singular value.
 
     Parameters
@@ -160,8 +162,8 @@ def certify(graph_or_mask: Any, *, definition: str = "one-sided") -> Certificate
     >>> xm.certify(tiled).verdict
     'REFUTED'
     """
-    if definition != "one-sided":
-        raise InvalidInputError(f"definition must be 'one-sided', got {definition!r}")
+    if definition != DEFINITION:
+        raise InvalidInputError(f"definition must be {DEFINITION!r}, got {definition!r}")
     graph = as_graph(graph_or_mask)
     n1, n2, d1, d2 = check_ramanujan_shape(graph.n1, graph.n2, graph.d1)
     side = short_side_right(graph)
@@ -170,6 +172,7 @@ def certify(graph_or_mask: Any, *, definition: str = "one-sided") -> Certificate
     components = _components(side)
     vector = top_nontrivial(side, gram)
     square, witness = rayleigh_quotient(side, vector)
+    named, limit = _named_limits(best)
     lower = _sqrt_below(max(square, best.best))
     upper = _proved_upper(gram, side, square, best)
     verdict, method, evidence, reason = _judge(gram, side, bound, components, square, witness)
@@ -188,11 +191,8 @@ def certify(graph_or_mask: Any, *, definition: str = "one-sided") -> Certificate
         digest=graph.digest,
         sigma2=(lower, upper),
         bound=bound.value,
-        limit=_sqrt_below(best.best),
-        limits={
-            "trace": _sqrt_below(best.trace),
-            "integrality": _sqrt_below(Fraction(best.integrality)),
-        },
+        limit=limit,
+        limits=named,
         components=components,
         simple=True,
         evidence=evidence,
@@ -300,6 +300,15 @@ def _sqrt_below(square: Fraction) -> float:
     return root if Fraction(root) ** 2 <= square else root * (1 - _OUTWARD)
 
 
+def _named_limits(found: Limits) -> tuple[dict[str, float], float]:
+    """The limits on sigma_2 as floats by name, and the best of them, rounded down."""
+    named = {
+        "trace": _sqrt_below(found.trace),
+        "integrality": _sqrt_below(Fraction(found.integrality)),
+    }
+    return named, _sqrt_below(found.best)
+
+
 def _components(graph: BiregularGraph) -> int:
     from scipy.sparse import block_array
     from scipy.sparse.csgraph import connected_components
@@ -309,25 +318,55 @@ def _components(graph: BiregularGraph) -> int:
     return int(count)
 
 
+_FIELDS: dict[str, type] = {
+    "verdict": str,
+    "method": str,
+    "definition": str,
+    **dict.fromkeys(("n1", "n2", "d1", "d2"), int),
+    "digest": str,
+    "sigma2": list,
+    "bound": float,
+    "limit": float,
+    "limits": dict,
+    "components": int,
+    "simple": bool,
+    "evidence": dict,
+    "reason": str,
+}
+_METHODS: dict[str, tuple[str, ...]] = {
+    "PROVED": ("cholesky", "descartes"),
+    "REFUTED": ("rayleigh", "descartes", "components"),
+    "UNDECIDED": ("none",),
+}
+
+
 def _check_fields(data: dict[str, Any]) -> None:
-    """Refuse a certificate whose fields are not exactly those of the class, with its types."""
-    expected = {f.name for f in fields(Certificate)}
-    if set(data) != expected:
-        odd = sorted(set(data) ^ expected)
-        raise FileFormatError(f"certificate fields missing or unknown: {odd}")
-    shapes: dict[type, tuple[str, ...]] = {
-        int: ("n1", "n2", "d1", "d2", "components"),
-        str: ("definition", "digest", "reason"),
-        float: ("bound", "limit"),
-        bool: ("simple",),
-        dict: ("limits", "evidence"),
-        list: ("sigma2",),
+    """Refuse a certificate that `to_json` could not have written: types, then what must agree."""
+    require_fields(data, _FIELDS, "a certificate")
+    try:
+        shape = check_ramanujan_shape(data["n1"], data["n2"], data["d1"])
+    except InvalidInputError as error:
+        raise FileFormatError(f"a certificate: {error}") from None
+    n1, n2, d1, d2 = shape
+    named, best = _named_limits(limits(n1, n2, d1))
+    ends = data["sigma2"]
+    ordered = [type(e) is float for e in ends] == [True, True] and (
+        best <= ends[0] <= ends[1] <= math.sqrt(d1 * d2) * (1 + 2 * _OUTWARD)
+    )
+    agreeing = {
+        "definition": data["definition"] == DEFINITION,
+        "d2": data["d2"] == d2,
+        "digest": re.fullmatch("[0-9a-f]{64}", data["digest"]) is not None,
+        "sigma2": ordered,
+        "bound": data["bound"] == RamanujanBound(d1, d2).value,
+        "limit": data["limit"] == best,
+        "limits": data["limits"] == named,
+        "components": data["components"] >= 1
+        and (data["components"] > 1) == (data["method"] == "components"),
+        "simple": data["simple"],
+        "method": data["method"] in _METHODS.get(data["verdict"], ()),
     }
-    for kind, names in shapes.items():
-        for name in names:
-            if type(data[name]) is not kind:
-                raise FileFormatError(f"certificate field {name!r} must be {kind.__name__}")
-    if data["verdict"] not in get_args(Verdict) or data["method"] not in get_args(Method):
-        raise FileFormatError(f"unknown verdict {data['verdict']!r} or method {data['method']!r}")
-    if [type(end) for end in data["sigma2"]] != [float, float]:
-        raise FileFormatError("certificate field 'sigma2' must be two floats")
+    if wrong := [name for name, agrees in agreeing.items() if not agrees]:
+        raise FileFormatError(
+            f"a certificate: {wrong[0]}={data[wrong[0]]!r:.80} does not fit the other fields"
+        )

@@ -78,5 +78,7 @@ def rayleigh_quotient(
     whole, rest = divmod(int(x.sum()), n)
     x -= whole
     x[:rest] -= 1
+    if not x.any():  # the vector was constant: any other one gives a bound too
+        x[:2] = 1, -1
     image = x[side.neighbors].sum(axis=1)
     return Fraction(int(image @ image), int(x @ x)), x

@@ -266,23 +266,29 @@ class BiregularGraph:
 
         Explicitly stored zeros are no edges. Raises as `from_mask` does.
         """
-        from scipy.sparse import csr_array, issparse
+        from scipy.sparse import coo_array, issparse
 
         if not issparse(matrix):
             raise InvalidInputError(
                 f"expected a scipy.sparse matrix, got {type(matrix).__name__}; "
                 "for a dense array use from_mask"
             )
-        rows = csr_array(matrix, copy=True)
-        rows.sum_duplicates()
-        rows.eliminate_zeros()
-        if 0 in rows.shape:
-            raise InvalidInputError(f"the matrix is empty, shape {rows.shape}")
-        if (bad := rows.data[rows.data != 1]).size:
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise InvalidInputError(
+                f"a biadjacency matrix is 2-D and not empty, got shape {matrix.shape}"
+            )
+        entries = coo_array(matrix)
+        stored = entries.data != 0
+        if (bad := entries.data[stored & (entries.data != 1)]).size:
             raise InvalidInputError(f"a biadjacency matrix holds only zeros and ones, got {bad[0]}")
-        degrees = np.diff(rows.indptr)
+        rows, columns = (index[stored].astype(np.int64) for index in entries.coords)
+        n1, n2 = entries.shape
+        cells, times = np.unique(rows * n2 + columns, return_counts=True)
+        if times.size and times.max() > 1:
+            raise InvalidInputError(f"entries repeat (parallel edges): got {times.max()} of one")
+        degrees = np.bincount(rows, minlength=n1)
         _require_equal("row", degrees)
-        return cls(rows.indices.reshape(rows.shape[0], int(degrees[0])), rows.shape[1])
+        return cls((cells % n2).reshape(n1, degrees[0]), n2)
 
     @classmethod
     def from_networkx(cls, graph: nx.Graph) -> BiregularGraph:
@@ -301,7 +307,7 @@ class BiregularGraph:
 
 def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
     """``neighbors`` as a non-empty 2-D int64 array, refusing floats, bools and objects."""
-    rows = np.asarray(neighbors)
+    rows = _as_array("neighbors", neighbors)
     if rows.ndim != 2 or rows.size == 0:
         raise InvalidInputError(
             f"neighbors must be a non-empty 2-D array (n1, d1), got shape {rows.shape}"
@@ -311,16 +317,37 @@ def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    """``value`` as an array, or an error that names the argument."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"{name} cannot be read as an array: {error}") from None
+
+
 def _dense(mask: Any) -> NDArray[Any]:
     """``mask`` as a non-empty 2-D numeric array; torch tensors come to the CPU first."""
     if hasattr(mask, "detach"):
-        mask = mask.detach().cpu().numpy()
-    dense = np.asarray(mask)
+        mask = _from_tensor(mask)
+    dense = _as_array("mask", mask)
     if dense.ndim != 2 or dense.size == 0:
         raise InvalidInputError(f"a mask must be a non-empty 2-D array, got shape {dense.shape}")
     if dense.dtype.kind not in "biuf":
         raise InvalidInputError(f"a mask must be numeric, got dtype {dense.dtype}")
     return dense
+
+
+def _from_tensor(mask: torch.Tensor) -> NDArray[Any]:
+    """A torch tensor as an array; half precisions, which numpy may lack, as float64."""
+    layout = str(mask.layout)
+    if mask.is_meta or layout != "torch.strided":
+        kind = "on the meta device" if mask.is_meta else f"of layout {layout}"
+        raise InvalidInputError(
+            f"a mask tensor must be dense and hold data, this one is {kind}; use its to_dense()"
+        )
+    mask = mask.detach().cpu()
+    array: NDArray[Any] = (mask.double() if mask.is_floating_point() else mask).numpy()
+    return array
 
 
 def _require_equal(what: str, degrees: NDArray[Any]) -> None:
@@ -332,6 +359,8 @@ def _require_equal(what: str, degrees: NDArray[Any]) -> None:
 
 def _sides(graph: nx.Graph) -> tuple[list[Any], list[Any]]:
     """The left and right nodes by their ``bipartite`` attribute, refusing what is not simple."""
+    if not hasattr(graph, "is_directed"):
+        raise InvalidInputError(f"expected a networkx graph, got {type(graph).__name__}")
     if graph.is_directed():
         raise InvalidInputError("expected an undirected graph, got a directed one")
     sides: dict[int, list[Any]] = {0: [], 1: []}

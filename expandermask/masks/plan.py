@@ -9,15 +9,24 @@ right vertices the r ranks, all drawn from one seed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from expandermask.certificates import Certificate, certify
-from expandermask.errors import FileFormatError, InfeasibleShapeError, check_integer
+from expandermask.certificates.certify import is_proved_ramanujan
+from expandermask.errors import (
+    FileFormatError,
+    InfeasibleShapeError,
+    InvalidInputError,
+    check_size,
+    divisors_between,
+    nearest_multiples,
+)
 from expandermask.files import read_bytes, read_document, require_fields, write_document, write_text
 from expandermask.graphs.biregular import BiregularGraph, Recipe
 from expandermask.graphs.catalog import ramanujan_graph, rebuild
@@ -125,11 +134,11 @@ class MaskPlan(Mapping[str, MaskPair]):
         progress: bool = False,
     ) -> MaskPlan:
         """A plan for named (d, k) weight shapes; see `for_model`."""
-        r, left_degree = check_integer("r", r), check_integer("left_degree", left_degree)
+        r, left_degree = check_size("r", r), check_size("left_degree", left_degree)
         sizes = {
-            (name, side): check_integer(f"shape of {name!r}", size)
-            for name, (d, k) in shapes.items()
-            for side, size in (("A", k), ("B", d))
+            (name, side): check_size(f"shape of {name!r}", size)
+            for name, shape in shapes.items()
+            for side, size in zip("BA", _two(name, shape), strict=True)
         }
         _require_feasible(sizes, r, left_degree)
         seed = draw_seed(rng)
@@ -191,9 +200,10 @@ class MaskPlan(Mapping[str, MaskPair]):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> MaskPlan:
-        """Rebuild a plan from its recipes and check every graph against its hash.
+        """Rebuild a plan from its recipes, check every graph against its hash, and prove it again.
 
-        Raises `FileFormatError` for a truncated, foreign or newer file, or where a hash differs.
+        Raises `FileFormatError` for a truncated, foreign or newer file, where a hash differs, or
+        where a recipe makes a graph that is not Ramanujan.
         """
         data = require_fields(
             read_document(text, FORMAT, FORMAT_VERSION),
@@ -236,6 +246,12 @@ def _rebuild(entry: dict[str, Any], what: str) -> BiregularGraph:
             f"mask {what}: the rebuilt graph hashes to {graph.digest}, the file says "
             f"{entry['sha256']}"
         )
+    try:
+        proved = is_proved_ramanujan(graph) or certify(graph).verdict == "PROVED"
+    except InvalidInputError as error:
+        raise FileFormatError(f"mask {what}: {error}") from None
+    if not proved:
+        raise FileFormatError(f"mask {what}: its recipe makes a graph that is not Ramanujan")
     return graph
 
 
@@ -248,14 +264,21 @@ def _require_feasible(sizes: Mapping[tuple[str, str], int], r: int, left_degree:
     name, side = bad[0]
     size = sizes[bad[0]]
     letter = "k" if side == "A" else "d"
-    ranks = _nearest(r, [n for n in range(2, 4 * r + 1) if _all(widths, n, left_degree)])
-    degrees = _nearest(left_degree, [n for n in range(2, r + 1) if _all(widths, r, n)])
+    common = gcd(*widths)
+    ranks = [
+        rank
+        for rank in divisors_between(common * left_degree, left_degree, common * left_degree)
+        if _all(widths, rank, left_degree)
+    ]
+    near = sorted(sorted(ranks, key=lambda rank: abs(rank - r))[:2])
+    low = max(2, -(-2 * r // widths[0]))
+    degrees = nearest_multiples(left_degree, r // gcd(r, common), low, r)
     raise InfeasibleShapeError(
         f"module {name!r}: no mask of {side} with r={r} and left_degree={left_degree}: each rank "
         f"would need {letter}*left_degree/r = {size}*{left_degree}/{r} = {size * left_degree / r:g}"
         f" entries, which must be an integer >= 2, and left_degree must lie in [2, r]. "
-        f"For all {len(sizes) // 2} modules: with left_degree={left_degree}, r = {ranks} works; "
-        f"with r={r}, left_degree = {degrees} works"
+        f"For all {len(sizes) // 2} modules: with left_degree={left_degree}, r = {_either(near)} "
+        f"works; with r={r}, left_degree = {_either(degrees)} works"
     )
 
 
@@ -267,7 +290,12 @@ def _all(widths: list[int], r: int, degree: int) -> bool:
     return all(_feasible(size, r, degree) for size in widths)
 
 
-def _nearest(target: int, values: list[int]) -> str:
-    """The two values nearest ``target``, in words."""
-    near = sorted(sorted(values, key=lambda v: abs(v - target))[:2])
-    return " or ".join(map(str, near)) or "none"
+def _either(values: list[int]) -> str:
+    return " or ".join(map(str, values)) or "nothing"
+
+
+def _two(name: str, shape: object) -> tuple[object, object]:
+    """A (d, k) shape's two numbers, still unchecked."""
+    if not isinstance(shape, Sequence) or len(shape) != 2:
+        raise InvalidInputError(f"shape of {name!r} must be a pair (d, k), got {shape!r}")
+    return shape[0], shape[1]

@@ -49,9 +49,9 @@ def find_targets(
             ) from None
         chosen = {n: s for n, s in linears.items() if pattern.fullmatch(n)}
     else:
-        items = list(target_modules)
+        items = list(target_modules) if isinstance(target_modules, Iterable) else [target_modules]
         if not all(isinstance(item, str) for item in items):
-            raise InvalidInputError(f"target_modules must be strings, got {items!r}")
+            raise InvalidInputError(f"target_modules must be strings, got {target_modules!r}")
         chosen = {
             n: s for n, s in linears.items() if any(n == i or n.endswith(f".{i}") for i in items)
         }
