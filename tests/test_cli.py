@@ -9,7 +9,7 @@ import pytest
 from transformers import BertConfig
 
 from expandermask import Certificate, MaskPlan, cli
-from expandermask.graphs import catalog, heawood, hypercube
+from expandermask.graphs import catalog, hypercube
 from expandermask.masks import save_mask
 
 
