@@ -1,0 +1,141 @@
+"""AdapterConfig: the choices behind a masked adapter, checked once and then fixed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from expandermask.errors import FileFormatError, InvalidInputError, check_integer
+from expandermask.files import require_fields
+
+SCALINGS = ("matched", "paper")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """How to adapt a model: y = base(x) + scale * B A dropout(x), with A and B masked.
+
+    Parameters
+    ----------
+    r : int
+        Rank: rows of A and columns of B, at least 2.
+    left_degree : int
+        Entries kept in each column of A and each row of B, 2 <= left_degree <= r.
+    lora_alpha : float
+        Numerator of the scale, positive. The default 16 is QLoRA's (Dettmers et al. 2023) at every
+        rank: the "matched" scaling lets a dense recipe keep its alpha, and 16 is the commonest.
+    lora_dropout : float
+        Probability, in [0, 1), of dropping an input of the adapter while training.
+    target_modules : str or iterable of str
+        "all-linear", a regular expression for whole names, or name endings (see `find_targets`).
+    scaling : {"matched", "paper"}
+        "matched" is lora_alpha / sqrt(r * left_degree): the first gradient step then lowers the
+        loss as much as dense LoRA's with its lora_alpha / r does, at every rank. "paper" is XoRA's
+        (and LoRA's) lora_alpha / r, under which it is left_degree / r of that. With Adam, whose
+        steps do not grow with the gradient, an update as large as LoRA's takes a learning rate
+        sqrt(r / left_degree) times LoRA's, or somewhat more.
+    modules_to_save : iterable of str
+        Names, or name endings, of modules such as a classifier head that stay trainable and are
+        saved with the adapter (PEFT's convention).
+
+    Raises
+    ------
+    InvalidInputError
+        A value outside the ranges above.
+
+    Examples
+    --------
+    >>> from expandermask.adapters import AdapterConfig
+    >>> AdapterConfig(r=32).scale
+    2.0
+    >>> AdapterConfig(r=32, scaling="paper").scale
+    0.5
+    """
+
+    r: int = 64
+    left_degree: int = 2
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    target_modules: str | Iterable[str] = "all-linear"
+    scaling: str = "matched"
+    modules_to_save: Iterable[str] = ()
+
+    def __post_init__(self) -> None:
+        r = check_integer("r", self.r, minimum=2)
+        degree = check_integer("left_degree", self.left_degree, minimum=2)
+        if degree > r:
+            raise InvalidInputError(f"left_degree must be at most r = {r}, got {degree}")
+        alpha = _check_number("lora_alpha", self.lora_alpha)
+        if alpha <= 0:
+            raise InvalidInputError(f"lora_alpha must be positive, got {alpha}")
+        dropout = _check_number("lora_dropout", self.lora_dropout)
+        if not 0 <= dropout < 1:
+            raise InvalidInputError(f"lora_dropout must lie in [0, 1), got {dropout}")
+        if self.scaling not in SCALINGS:
+            raise InvalidInputError(f"scaling must be one of {SCALINGS}, got {self.scaling!r}")
+        targets = self.target_modules
+        if not isinstance(targets, str):
+            targets = _check_names("target_modules", targets)
+        saved = _check_names("modules_to_save", self.modules_to_save, may_be_empty=True)
+        for name, value in (
+            ("r", r),
+            ("left_degree", degree),
+            ("lora_alpha", alpha),
+            ("lora_dropout", dropout),
+            ("target_modules", targets),
+            ("modules_to_save", saved),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def scale(self) -> float:
+        """The factor on B A x: see ``scaling``."""
+        if self.scaling == "paper":
+            return self.lora_alpha / self.r
+        return self.lora_alpha / math.sqrt(self.r * self.left_degree)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-ready values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: object) -> AdapterConfig:
+        """Read `to_dict` back; `FileFormatError` unless every field is there and valid."""
+        targets = data.get("target_modules") if isinstance(data, dict) else None
+        expected = {
+            "r": int,
+            "left_degree": int,
+            "lora_alpha": float,
+            "lora_dropout": float,
+            "target_modules": str if isinstance(targets, str) else list,
+            "scaling": str,
+            "modules_to_save": list,
+        }
+        fields = require_fields(data, expected, "an adapter config")
+        try:
+            return cls(**fields)
+        except InvalidInputError as error:
+            raise FileFormatError(f"an adapter config: {error}") from None
+
+
+def _check_number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidInputError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    number = float(value)
+    if not math.isfinite(number):
+        raise InvalidInputError(f"{name} must be finite, got {number}")
+    return number
+
+
+def _check_names(name: str, value: Iterable[str], *, may_be_empty: bool = False) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidInputError(f"{name} must be a list or tuple of module names, got {value!r}")
+    names = tuple(value)
+    if not all(isinstance(item, str) and item for item in names):
+        raise InvalidInputError(f"{name} must hold non-empty strings, got {list(names)!r}")
+    if not names and not may_be_empty:
+        raise InvalidInputError(f"{name} is empty; name at least one module")
+    return names

@@ -1,0 +1,114 @@
+"""Whether an adapter can go on a model: every reason why not, found before anything is changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+
+from torch import nn
+
+from expandermask.adapters.config import AdapterConfig
+from expandermask.adapters.layer import weight_of
+from expandermask.errors import AdapterError
+from expandermask.masks.plan import MaskPlan
+from expandermask.masks.targets import Shape, linear_shapes
+
+_BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+"""Modules that can compute with a child's weight without calling the child."""
+
+
+def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[str, ...]:
+    """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
+    _require_shapes(plan, linear_shapes(model))
+    owners = _parameter_owners(model)
+    for name in plan:
+        _require_own_weight(model, name, owners)
+        _require_called(model, name)
+    saved = _resolve_saved(model, config.modules_to_save)
+    for name in saved:
+        if clash := next((t for t in plan if _overlap(t, name)), None):
+            raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
+        for key, parameter in model.get_submodule(name).named_parameters(prefix=name):
+            if others := [o for o in owners[id(parameter)] if not o.startswith(f"{name}.")]:
+                raise AdapterError(
+                    f"{key!r}, to be trained with modules_to_save, is tied to {others[0]!r}, which "
+                    "must stay frozen; untie them first"
+                )
+    return saved
+
+
+def _require_shapes(plan: MaskPlan, shapes: Mapping[str, Shape]) -> None:
+    """Every module of the plan is a linear module of the model, of the plan's shape."""
+    for name, pair in plan.items():
+        if name == "":
+            raise AdapterError(
+                "the model itself is the linear module, which cannot be replaced inside itself; "
+                "wrap it: torch.nn.Sequential(model)"
+            )
+        if name not in shapes:
+            raise AdapterError(
+                f"the plan adapts {name!r}, which is no linear module of this model; it has "
+                f"{', '.join(list(shapes)[:3]) or 'none'} ..."
+            )
+        if pair.shape != shapes[name]:
+            raise AdapterError(
+                f"the plan's masks for {name!r} are for a (d, k) = {pair.shape} weight, and the "
+                f"model's is {shapes[name]}; make a plan with MaskPlan.for_model(model)"
+            )
+
+
+def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """All names of each parameter, by its identity; tied ones have several."""
+    owners = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)].append(name)
+    return owners
+
+
+def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
+    weight = weight_of(model.get_submodule(name))
+    if weight.is_meta:
+        raise AdapterError(
+            f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
+            "count without attaching: parameter_report(MaskPlan.for_model(model))"
+        )
+    ties = [other for other in owners[id(weight)] if other != f"{name}.weight"]
+    if ties:
+        raise AdapterError(
+            f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
+            "out of target_modules, or untie it"
+        )
+
+
+def _require_called(model: nn.Module, name: str) -> None:
+    for parent in _parents(name):
+        if isinstance(module := model.get_submodule(parent), _BYPASSING):
+            raise AdapterError(
+                f"{name!r} is inside a torch {type(module).__name__}, which can compute with its "
+                "weight without calling it, so an adapter there would be ignored; leave it out of "
+                "target_modules"
+            )
+
+
+def _parents(name: str) -> Iterator[str]:
+    """The names of the modules around ``name``, inside out; the model itself, '', is the last."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _resolve_saved(model: nn.Module, wanted: Iterable[str]) -> tuple[str, ...]:
+    """Full names of the modules that ``modules_to_save`` names, outermost only."""
+    found: list[str] = []
+    names = [name for name, _ in model.named_modules() if name]
+    for item in wanted:
+        matches = [name for name in names if name == item or name.endswith(f".{item}")]
+        if not matches:
+            raise AdapterError(f"modules_to_save names {item!r}, and no module is called that")
+        found += matches
+    unique = [name for name in names if name in found]
+    return tuple(n for n in unique if not any(p in unique for p in _parents(n)))
+
+
+def _overlap(first: str, second: str) -> bool:
+    return first == second or first.startswith(f"{second}.") or second.startswith(f"{first}.")

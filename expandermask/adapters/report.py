@@ -1,0 +1,141 @@
+"""parameter_report(): what an adapter costs, in values and bytes, beside dense LoRA's cost.
+
+Counts follow from the shapes alone, so they hold for models on the meta device too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from expandermask.adapters.attach import attachment, saved_tensors
+from expandermask.adapters.export import PEFT_METADATA, peft_name
+from expandermask.adapters.files import value_shapes
+from expandermask.adapters.layer import index_dtype
+from expandermask.adapters.tensors import TensorShape, float32_file_size
+from expandermask.masks.plan import MaskPlan
+
+VALUE_BYTES = 4
+ADAMW_MOMENTS = 2
+
+
+@dataclass(frozen=True)
+class AdapterCost:
+    """What training and storing one kind of adapter takes; values are float32."""
+
+    trainable_values: int
+    gradient_bytes: int
+    """One gradient per value."""
+    optimizer_bytes: int
+    """AdamW's two moments per value; its step counters, 4 bytes a tensor, are not counted."""
+    file_bytes: int
+    """Exact size of ``adapter_model.safetensors`` without modules to save."""
+    index_bytes: int
+    """Buffers that say where the values sit; rebuilt from the plan, never saved or trained."""
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """Costs of a masked adapter and of dense LoRA of the same rank on the same modules.
+
+    ``print`` shows a table; `to_dict` gives plain numbers.
+    """
+
+    modules: int
+    r: int
+    left_degree: int
+    masked: AdapterCost
+    lora: AdapterCost
+    saved_values: int
+    """Trainable values of the modules to save, which either adapter would add."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [
+            ("trainable values", "trainable_values"),
+            ("gradient bytes", "gradient_bytes"),
+            ("AdamW state bytes", "optimizer_bytes"),
+            ("adapter file bytes", "file_bytes"),
+            ("index buffer bytes", "index_bytes"),
+        ]
+        lines = [
+            f"{self.modules} modules, r={self.r}, left_degree={self.left_degree}",
+            f"{'':<20}{'masked':>16}{'dense LoRA':>16}{'ratio':>9}",
+        ]
+        for label, name in rows:
+            ours, dense = getattr(self.masked, name), getattr(self.lora, name)
+            ratio = f"{ours / dense:>9.4f}" if dense else f"{'-':>9}"
+            lines.append(f"{label:<20}{ours:>16,}{dense:>16,}{ratio}")
+        if self.saved_values:
+            lines.append(f"{'modules to save':<20}{self.saved_values:>16,}{self.saved_values:>16,}")
+        return "\n".join(lines)
+
+
+def parameter_report(subject: MaskPlan | nn.Module) -> ParameterReport:
+    """Trainable values, gradient, AdamW, file and index bytes of an adapter and of dense LoRA.
+
+    Parameters
+    ----------
+    subject : MaskPlan or torch.nn.Module
+        A plan (for instance ``MaskPlan.for_model(model)`` with the model on the meta device) or a
+        model with adapters attached, whose modules to save are then counted as well.
+
+    Raises
+    ------
+    AdapterError
+        A model without adapters.
+
+    Examples
+    --------
+    >>> from expandermask import MaskPlan
+    >>> from expandermask.adapters import parameter_report
+    >>> plan = MaskPlan.for_shapes({"query": (768, 768)}, r=8, left_degree=2, rng=0)
+    >>> print(parameter_report(plan))
+    1 modules, r=8, left_degree=2
+                                  masked      dense LoRA    ratio
+    trainable values               3,072          12,288   0.2500
+    gradient bytes                12,288          49,152   0.2500
+    AdamW state bytes             24,576          98,304   0.2500
+    adapter file bytes            12,440          49,392   0.2519
+    index buffer bytes             3,072               0        -
+    """
+    saved_values = 0
+    if isinstance(subject, MaskPlan):
+        plan = subject
+    else:
+        record = attachment(subject)
+        plan = record.plan
+        saved = saved_tensors(subject, record.saved_modules).values()
+        saved_values = sum(tensor.numel() for tensor in saved if tensor.requires_grad)
+    dense: dict[str, TensorShape] = {}
+    for name, pair in plan.items():
+        d, k = pair.shape
+        dense |= {peft_name(name, "A"): (plan.r, k), peft_name(name, "B"): (d, plan.r)}
+    item = index_dtype(plan.r).itemsize
+    return ParameterReport(
+        modules=len(plan),
+        r=plan.r,
+        left_degree=plan.left_degree,
+        masked=_cost(value_shapes(plan), index_bytes=plan.num_values * item),
+        lora=_cost(dense, index_bytes=0, metadata=PEFT_METADATA),
+        saved_values=saved_values,
+    )
+
+
+def _cost(
+    shapes: dict[str, TensorShape], *, index_bytes: int, metadata: dict[str, str] | None = None
+) -> AdapterCost:
+    values = sum(math.prod(shape) for shape in shapes.values())
+    return AdapterCost(
+        trainable_values=values,
+        gradient_bytes=values * VALUE_BYTES,
+        optimizer_bytes=values * VALUE_BYTES * ADAMW_MOMENTS,
+        file_bytes=float32_file_size(shapes, metadata),
+        index_bytes=index_bytes,
+    )

@@ -1,0 +1,55 @@
+"""A masked layer and the dense oracle with the same values."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from expandermask import MaskPlan
+from expandermask.adapters import MaskedLinear
+from tests.oracles.masked_lora import DenseMaskedLoRA, scatter_rows
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def build(
+    d: int,
+    k: int,
+    r: int,
+    degree: int,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    conv: bool = False,
+    bias: bool = True,
+) -> tuple[MaskedLinear, DenseMaskedLoRA]:
+    """A masked layer with random values, and the oracle with the same ones."""
+    torch.manual_seed(seed)
+    base: nn.Module = Conv1D(d, k) if conv else nn.Linear(k, d, bias=bias)
+    base = base.to(dtype).requires_grad_(False)
+    pair = MaskPlan.for_shapes({"m": (d, k)}, r=r, left_degree=degree, rng=seed)["m"]
+    layer = MaskedLinear(base, pair, scale=0.7, dropout=0.0, seed=seed)
+    with torch.no_grad():
+        layer.values_b.normal_()
+    mask_a, mask_b = pair.a.mask(), pair.b.mask()
+    a = scatter_rows(layer.values_a.detach().numpy(), mask_a).T
+    b = scatter_rows(layer.values_b.detach().numpy(), mask_b)
+    oracle = DenseMaskedLoRA(
+        base.weight.T if conv else base.weight,
+        base.bias,
+        torch.from_numpy(a),
+        torch.from_numpy(b),
+        (torch.from_numpy(mask_a.T.copy()), torch.from_numpy(mask_b)),
+        0.7,
+    )
+    return layer, oracle
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Within the dtype's tolerance, relative to the largest entry."""
+    scale = float(expected.detach().double().abs().max()) or 1.0
+    return (
+        float((actual.detach().double() - expected.detach().double()).abs().max())
+        <= TOLERANCE[dtype] * scale
+    )
