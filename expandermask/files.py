@@ -23,19 +23,9 @@ def write_document(kind: str, version: int, body: dict[str, Any]) -> str:
 def read_document(text: str | bytes, kind: str, version: int) -> dict[str, Any]:
     """The body of a JSON document of this kind; `FileFormatError` for anything else.
 
-    Duplicate keys, NaN and infinities are refused, and so is a newer version.
+    Read by `parse_json`; a newer version is refused too.
     """
-    try:
-        data = json.loads(
-            text,
-            object_pairs_hook=_no_duplicates,
-            parse_constant=_finite,
-            parse_float=_finite,
-        )
-    except FileFormatError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"not valid JSON (truncated?): {error}") from None
+    data = parse_json(text)
     if not isinstance(data, dict) or data.pop("format", None) != kind:
         raise FileFormatError(f"not an {kind} file: its field 'format' must be {kind!r}")
     found = data.pop("format_version", None)
@@ -45,6 +35,18 @@ def read_document(text: str | bytes, kind: str, version: int) -> dict[str, Any]:
             + ("; upgrade expandermask" if type(found) is int and found > version else "")
         )
     return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Strict JSON: `FileFormatError` for duplicate keys, NaN, infinities and what is not JSON."""
+    try:
+        return json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_finite, parse_float=_finite
+        )
+    except FileFormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"not valid JSON (truncated?): {error}") from None
 
 
 def require_fields(data: object, expected: dict[str, type], what: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from expandermask.errors import FileFormatError
-from expandermask.files import replacing, require_fields
+from expandermask.files import parse_json, replacing, require_fields
 
 TensorShape = tuple[int, ...]
 
@@ -90,19 +90,12 @@ def float32_file_size(
 
 def _parse_header(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(text)
+    except FileFormatError as error:
         raise FileFormatError(f"not a safetensors file: its header: {error}") from None
     if not isinstance(header, dict):
         raise FileFormatError("not a safetensors file: its header is not a JSON object")
     return header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError(f"duplicate name among {sorted(name for name, _ in pairs)}")
-    return data
 
 
 def _offsets(pair: list[Any], size: int, what: str) -> tuple[int, int]:

@@ -33,4 +33,4 @@ class Settings:
 
 
 FULL = Settings()
-QUICK = Settings(train=480, test=300, epochs=1)
+QUICK = Settings(train=640, test=300, epochs=1, batch_size=4)

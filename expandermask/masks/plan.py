@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -79,7 +78,7 @@ class MaskPlan(Mapping[str, MaskPair]):
     def __init__(
         self, pairs: Mapping[str, MaskPair], *, r: int, left_degree: int, seed: int
     ) -> None:
-        self._pairs = MappingProxyType(dict(pairs))
+        self._pairs = dict(pairs)
         self.r = r
         self.left_degree = left_degree
         self.seed = seed

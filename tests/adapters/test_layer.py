@@ -110,7 +110,7 @@ def test_a_hook_on_the_base_keeps_the_base_output() -> None:
     assert torch.equal(seen[0], nn.functional.linear(x, layer.weight, layer.bias))
 
 
-def test_a_base_that_needs_its_output_for_backward_gets_it() -> None:
+def test_a_subclass_of_linear_is_called_and_may_keep_its_output() -> None:
     class Squashed(nn.Linear):
         """A linear layer that ends in tanh, whose backward pass reads tanh's output."""
 
@@ -119,8 +119,39 @@ def test_a_base_that_needs_its_output_for_backward_gets_it() -> None:
 
     model = nn.Sequential(nn.Linear(64, 64), Squashed(64, 32))
     attached(model)
-    model(torch.randn(5, 64)).sum().backward()
+    x = torch.randn(200, 64)
+    layer, inner = model[1], model[0](x)
+    a, b = layer.factors()
+    torch.testing.assert_close(
+        layer(inner), layer.base(inner) + layer.scale * inner @ a.T @ b.T, rtol=1e-4, atol=1e-4
+    )
+    layer(inner).sum().backward()
     assert all((p.grad != 0).any() for p in trainable(model))
+
+
+def test_half_precision_does_not_round_a_small_update_away() -> None:
+    layer, _ = build(64, 64, 8, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -1.0]).repeat(64, 32))
+        layer.values_a.fill_(1e-2)
+        layer.values_b.fill_(1e-2)
+    layer.to(torch.bfloat16)
+    x = torch.ones(99, 64, dtype=torch.bfloat16)
+    a, b = layer.factors()
+    expected = 0.7 * x.float() @ a.float().T @ b.float().T
+    assert expected.abs().min() > 0
+    torch.testing.assert_close(layer(x).float(), expected, rtol=0.05, atol=0)
+
+
+def test_half_precision_gradients_are_scaled_in_float32() -> None:
+    layer, _ = build(16, 16, 4, 2, dtype=torch.float16)
+    layer.scale = 300.0
+    with torch.no_grad():
+        layer.values_a.fill_(1.0)
+        layer.values_b.zero_()
+    layer(torch.full((8, 16), 4.0, dtype=torch.float16)).sum().backward()
+    # Each rank of h = A x is 8 * 4, summed over 8 tokens 256; times 300 that passes float16's end.
+    assert torch.equal(layer.values_b.grad, torch.full((16, 2), 256 * 300.0))
 
 
 @pytest.mark.parametrize("tokens", [5, 40])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 
 import networkx as nx
@@ -243,3 +245,8 @@ def test_pairs_compare_by_content():
     pair = PLAN["layer.0.query"]
     assert MaskPair(pair.a, pair.b) == pair
     assert MaskPair(pair.b, pair.a) != pair
+
+
+def test_plans_can_be_copied_and_pickled():
+    assert copy.deepcopy(PLAN) == PLAN
+    assert pickle.loads(pickle.dumps(PLAN)) == PLAN
