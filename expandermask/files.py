@@ -99,9 +99,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise FileFormatError(f"duplicate key in JSON: {sorted(k for k, _ in pairs)}")
+    data: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in data:
+            raise FileFormatError(f"duplicate key in JSON: {key!r:.80}")
+        data[key] = value
     return data
 
 

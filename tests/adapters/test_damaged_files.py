@@ -121,9 +121,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "header not JSON": (edit_header(lambda h: h.replace("{", "[", 1)), "its header"),
     "header a list": (edit_header(lambda h: "[]"), "not a JSON object"),
-    "duplicate name": (
+    "duplicate key": (
         edit_header(lambda h: h.replace("{", '{"classifier.bias":{},', 1)),
-        "duplicate name",
+        "duplicate key",
     ),
     "unknown header field": (
         edit_header(lambda h: h.replace('"dtype"', '"x":1,"dtype"', 1)),
