@@ -12,22 +12,27 @@ __all__ = [
     "Certificate",
     "ExpanderMaskError",
     "MaskPlan",
-    "adapters",
     "certificates",
     "certify",
     "errors",
     "generate_ramanujan_mask",
     "graphs",
     "masks",
-    "plots",
     "ramanujan_graph",
     "spectrum",
 ]
 
 
+_LAZY = ("adapters", "plots")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])
+
+
 def __getattr__(name: str) -> object:
     """Import the folders that need torch or matplotlib only when they are asked for."""
-    if name in ("adapters", "plots"):
+    if name in _LAZY:
         from importlib import import_module
 
         return import_module(f"expandermask.{name}")

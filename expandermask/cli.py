@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 EXIT = {"PROVED": 0, "REFUTED": 1, "UNDECIDED": 3}
 BAD_INPUT = 2
+DEFECT = 70
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -182,9 +184,12 @@ def main() -> None:
     except NotProvedError as error:
         typer.echo(f"undecided: {error}", err=True)
         sys.exit(EXIT["UNDECIDED"])
-    except ExpanderMaskError as error:
+    except (ExpanderMaskError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(BAD_INPUT)
+    except Exception:  # a defect of ours must not leave with 1, which would say "refuted"
+        traceback.print_exc()
+        sys.exit(DEFECT)
 
 
 def _print_certificate(certificate: Certificate, as_json: bool) -> None:
@@ -224,12 +229,12 @@ def _model_on_meta(name: str) -> nn.Module:
         raise MissingPackageError("plans need: pip install 'expandermask[torch]'") from None
     try:
         config = transformers.AutoConfig.from_pretrained(name)
+        architecture = (config.architectures or [None])[0]
+        kind = getattr(transformers, architecture or "", None)
+        with torch.device("meta"):
+            model = kind(config) if kind is not None else transformers.AutoModel.from_config(config)
     except (OSError, ValueError) as error:
-        raise InvalidInputError(f"no transformers config at {name!r}: {error}") from None
-    architecture = (config.architectures or [None])[0]
-    kind = getattr(transformers, architecture or "", None)
-    with torch.device("meta"):
-        model = kind(config) if kind is not None else transformers.AutoModel.from_config(config)
+        raise InvalidInputError(f"no usable transformers config at {name!r}: {error}") from None
     return model  # type: ignore[no-any-return]  # transformers is untyped
 
 

@@ -127,4 +127,24 @@ def test_plans_that_cannot_be(tmp_path, monkeypatch, capsys, arguments, words):
 
 def test_a_plan_for_no_model(tmp_path, monkeypatch, capsys):
     assert run_here(monkeypatch, "plan", tmp_path / "missing") == 2
-    assert "no transformers config" in capsys.readouterr().err
+    assert "no usable transformers config" in capsys.readouterr().err
+
+
+def test_an_unwritable_output_exits_2(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    output = tmp_path / "file" / "mask.npz"
+    assert run_here(monkeypatch, "mask", 12, 6, 3, "-o", output) == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_a_defect_does_not_exit_as_refuted(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "certify", lambda graph: 1 // 0)
+    assert run_here(monkeypatch, "mask", 12, 6, 3) == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_config_its_model_refuses_exits_2(tmp_path, monkeypatch, capsys):
+    config = {"model_type": "bert", "hidden_size": 64, "num_attention_heads": 5}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    assert run_here(monkeypatch, "plan", tmp_path) == 2
+    assert "multiple" in capsys.readouterr().err

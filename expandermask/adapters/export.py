@@ -15,9 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from expandermask.adapters.attach import Attachment, attachment, masked_layers, saved_tensors
-from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME
+from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME, require_folder
 from expandermask.adapters.tensors import write_tensors
-from expandermask.errors import AdapterError
 from expandermask.files import write_text
 
 PEFT_METADATA = {"format": "pt"}
@@ -51,7 +50,7 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     4.0
     """
     record, target = attachment(model), Path(folder)
-    _require_free(target)
+    require_folder(target, own=False)
     tensors: dict[str, Tensor] = {}
     layers = masked_layers(model)
     for name, layer in layers.items():
@@ -86,15 +85,3 @@ def _peft_config(record: Attachment, fan_in_fan_out: bool, base: str | None) -> 
         "bias": "none",
         "modules_to_save": list(record.saved_modules) or None,
     }
-
-
-def _require_free(folder: Path) -> None:
-    """Refuse to write over an adapter saved in this library's own format."""
-    if folder.exists() and not folder.is_dir():
-        raise AdapterError(f"{os.fspath(folder)!r} is a file; an adapter is exported to a folder")
-    path = folder / CONFIG_NAME
-    if path.exists() and b'"format"' in path.read_bytes():
-        raise AdapterError(
-            f"{os.fspath(folder)!r} holds an adapter written by save_adapter, whose files have the "
-            "names PEFT uses; export to another folder"
-        )

@@ -31,7 +31,14 @@ from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layer import value_dtype, weight_of
 from expandermask.adapters.tensors import TensorShape, describe, read_tensors, write_tensors
 from expandermask.errors import AdapterError, FileFormatError
-from expandermask.files import read_bytes, read_document, require_fields, write_document, write_text
+from expandermask.files import (
+    parse_json,
+    read_bytes,
+    read_document,
+    require_fields,
+    write_document,
+    write_text,
+)
 from expandermask.masks.plan import MaskPlan
 
 FORMAT = "expandermask adapter"
@@ -55,7 +62,8 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     Raises
     ------
     AdapterError
-        No adapters are attached, or the folder's place is taken by a file.
+        No adapters are attached, or the folder's place is taken: by a file, or by a checkpoint of
+        another kind under the same names (PEFT's).
 
     Examples
     --------
@@ -73,14 +81,10 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     """
     record = attachment(model)
     target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise AdapterError(f"{os.fspath(folder)!r} is a file; an adapter is saved to a folder")
+    require_folder(target, own=True)
+    body = {"config": record.config.to_dict(), "plan": json.loads(record.plan.to_json())}
     write_tensors(target / WEIGHTS_NAME, adapter_tensors(model))
-    body = {
-        "config": record.config.to_dict(),
-        "plan": json.loads(record.plan.to_json()),
-        "tensors": describe(read_bytes(target / WEIGHTS_NAME)),
-    }
+    body["tensors"] = describe(read_bytes(target / WEIGHTS_NAME))
     write_text(target / CONFIG_NAME, write_document(FORMAT, FORMAT_VERSION, body))
 
 
@@ -88,7 +92,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> MaskPlan:
     """Put a saved adapter on ``model``, which has no adapters or the same ones; returns its plan.
 
     The masks are rebuilt from their recipes. Files and fit are checked in full before the model is
-    touched, so after an error it is as it was.
+    touched, so after an error it is as it was. On a model that has the adapter, only values are
+    loaded, and the dropout it was attached with stays.
 
     Raises
     ------
@@ -113,6 +118,28 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> MaskPlan:
         for name, tensor in adapter_tensors(model).items():
             tensor.copy_(stored.tensors[name])
     return attachment(model).plan
+
+
+def require_folder(folder: Path, *, own: bool) -> None:
+    """Refuse to write over a file, or over an adapter in the other of the two formats.
+
+    This library's folders (``own``) and PEFT's have files of the same names.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise AdapterError(f"{os.fspath(folder)!r} is a file; an adapter is written to a folder")
+    path = folder / CONFIG_NAME
+    if not path.exists():
+        return
+    try:
+        found = parse_json(read_bytes(path))
+    except FileFormatError:
+        found = None
+    if (isinstance(found, dict) and found.get("format") == FORMAT) is not own:
+        kind = "another kind of checkpoint (PEFT's?)" if own else "an adapter of save_adapter"
+        raise AdapterError(
+            f"{os.fspath(folder)!r} holds {kind}, whose files have the same names; choose another "
+            "folder"
+        )
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

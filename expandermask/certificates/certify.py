@@ -27,7 +27,7 @@ from expandermask.errors import (
     require_memory,
 )
 from expandermask.files import read_document, require_fields, write_document
-from expandermask.graphs.biregular import BiregularGraph
+from expandermask.graphs.biregular import BiregularGraph, as_graph
 
 Verdict = Literal["PROVED", "REFUTED", "UNDECIDED"]
 Method = Literal["cholesky", "descartes", "rayleigh", "components", "none"]
@@ -78,7 +78,8 @@ class Certificate:
     simple: bool
     """No parallel edges: always true of a mask, whose entries are 0 or 1."""
     evidence: dict[str, Any]
-    """What the method rests on: a bound and margin, root counts, or an integer witness vector."""
+    """What the method rests on: the c of the Cholesky test, root counts, or an integer vector on
+    one side with its exact Rayleigh quotient (numerator and denominator)."""
     reason: str
     """The verdict in a sentence."""
 
@@ -169,14 +170,17 @@ def certify(graph_or_mask: Any, *, definition: str = DEFINITION) -> Certificate:
     side = short_side_right(graph)
     gram = side.gram()
     bound, best = RamanujanBound(d1, d2), limits(n1, n2, d1)
-    components = _components(side)
-    vector = top_nontrivial(side, gram)
-    square, witness = rayleigh_quotient(side, vector)
+    components, labels = _components(side)
+    square, witness = rayleigh_quotient(side, top_nontrivial(side, gram))
+    if components > 1:  # constant on components and orthogonal to all-ones: sigma_2 = sigma_1
+        inside = labels == labels[0]
+        witness = np.where(inside, (~inside).sum(), -inside.sum())
+        square = Fraction(d1 * d2)
     named, limit = _named_limits(best)
     lower = _sqrt_below(max(square, best.best))
     upper = _proved_upper(gram, side, square, best)
     verdict, method, evidence, reason = _judge(gram, side, bound, components, square, witness)
-    if method == "rayleigh":
+    if verdict == "REFUTED" and "vector" in evidence:
         evidence["side"] = "right" if side is graph else "left"
     if verdict == "PROVED":
         upper = min(upper, bound.value * (1 + _OUTWARD))
@@ -213,17 +217,6 @@ def is_proved_ramanujan(graph: BiregularGraph) -> bool:
     return proves_at_most(side.gram(), graph.d1 * graph.d2, bound.square_below())
 
 
-def as_graph(graph_or_mask: Any) -> BiregularGraph:
-    """The graph itself, or the graph of a dense or scipy.sparse 0/1 mask."""
-    if isinstance(graph_or_mask, BiregularGraph):
-        return graph_or_mask
-    from scipy.sparse import issparse
-
-    if issparse(graph_or_mask):
-        return BiregularGraph.from_biadjacency(graph_or_mask)
-    return BiregularGraph.from_mask(graph_or_mask)
-
-
 def require_dense_memory(n: int) -> None:
     """Raise `TooLargeError` if the dense tests on a smaller side of ``n`` do not fit in memory."""
     require_memory(24 * n * n, f"certifying a graph whose smaller side has {n} vertices")
@@ -245,16 +238,16 @@ def _judge(
 ) -> tuple[Verdict, Method, dict[str, Any], str]:
     """The verdict, what settled it, the evidence, and a sentence."""
     trivial = side.d1 * side.d2
+    shown = {
+        "vector": witness.tolist(),
+        "square": [str(square.numerator), str(square.denominator)],
+    }
     if components > 1:
         reason = f"disconnected: {components} components, so sigma_2 = sigma_1"
-        return "REFUTED", "components", {"components": components}, reason
+        return "REFUTED", "components", {"components": components, **shown}, reason
     if bound.exceeded_by(square):
-        evidence = {
-            "vector": witness.tolist(),
-            "square": [str(square.numerator), str(square.denominator)],
-        }
         reason = "a vector orthogonal to the trivial one has a Rayleigh quotient above rho^2"
-        return "REFUTED", "rayleigh", evidence, reason
+        return "REFUTED", "rayleigh", shown, reason
     c = bound.square_below()
     if proves_at_most(gram, trivial, c):
         reason = "c I - M'M is positive definite off the trivial vector for a c <= rho^2"
@@ -309,13 +302,15 @@ def _named_limits(found: Limits) -> tuple[dict[str, float], float]:
     return named, _sqrt_below(found.best)
 
 
-def _components(graph: BiregularGraph) -> int:
+def _components(side: BiregularGraph) -> tuple[int, NDArray[np.int64]]:
+    """The number of connected components, and which one each right vertex is in."""
     from scipy.sparse import block_array
     from scipy.sparse.csgraph import connected_components
 
-    matrix = graph.biadjacency()
-    count = connected_components(block_array([[None, matrix], [matrix.T, None]]), directed=False)[0]
-    return int(count)
+    matrix = side.biadjacency()
+    whole = block_array([[None, matrix], [matrix.T, None]])
+    count, labels = connected_components(whole, directed=False)
+    return int(count), labels[side.n1 :]
 
 
 _FIELDS: dict[str, type] = {

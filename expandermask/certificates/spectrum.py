@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.certificates.cholesky import one_blas_thread
 from expandermask.errors import require_memory
-from expandermask.graphs.biregular import BiregularGraph
+from expandermask.graphs.biregular import BiregularGraph, as_graph
 
 _DENSE_SIZE = 256
 
 
-def spectrum(graph: BiregularGraph) -> NDArray[np.float64]:
-    """All min(n1, n2) singular values of the biadjacency matrix, descending, as floats.
+def spectrum(graph_or_mask: Any) -> NDArray[np.float64]:
+    """All min(n1, n2) singular values of a graph or 0/1 mask, descending, as floats.
 
     Backward stable: each is within about 1e-15 sqrt(d1 d2) times a small power of the size. For
     proofs use `certify`. O(n1 n2 min(n1, n2)) time.
@@ -30,6 +31,7 @@ def spectrum(graph: BiregularGraph) -> NDArray[np.float64]:
     """
     from scipy.linalg import svdvals
 
+    graph = as_graph(graph_or_mask)
     require_memory(24 * graph.n1 * graph.n2, f"the SVD of a {graph.n1} x {graph.n2} matrix")
     with one_blas_thread(min(graph.n1, graph.n2)):
         values: NDArray[np.float64] = svdvals(graph.mask().astype(np.float64))

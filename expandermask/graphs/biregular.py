@@ -305,6 +305,17 @@ class BiregularGraph:
         return cls(np.array(lists, dtype=np.int64), len(rights))
 
 
+def as_graph(graph_or_mask: Any) -> BiregularGraph:
+    """The graph itself, or the graph of a dense or scipy.sparse 0/1 mask."""
+    if isinstance(graph_or_mask, BiregularGraph):
+        return graph_or_mask
+    from scipy.sparse import issparse
+
+    if issparse(graph_or_mask):
+        return BiregularGraph.from_biadjacency(graph_or_mask)
+    return BiregularGraph.from_mask(graph_or_mask)
+
+
 def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
     """``neighbors`` as a non-empty 2-D int64 array, refusing floats, bools and objects."""
     rows = _as_array("neighbors", neighbors)
@@ -319,6 +330,8 @@ def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
 
 def _as_array(name: str, value: Any) -> NDArray[Any]:
     """``value`` as an array, or an error that names the argument."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(f"{name} is a masked array; say what its holes are: .filled(0)")
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:

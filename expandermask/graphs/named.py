@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from expandermask.errors import check_integer
+from expandermask.errors import check_size, require_memory
 from expandermask.graphs.biregular import BiregularGraph
 
 
@@ -14,7 +14,8 @@ def complete_bipartite(n1: int, n2: int) -> BiregularGraph:
     >>> complete_bipartite(3, 2)
     BiregularGraph(n1=3, n2=2, d1=2, d2=3)
     """
-    n1, n2 = check_integer("n1", n1), check_integer("n2", n2)
+    n1, n2 = check_size("n1", n1), check_size("n2", n2)
+    require_memory(32 * n1 * n2, f"K_{{{n1},{n2}}}")
     return BiregularGraph(np.tile(np.arange(n2), (n1, 1)), n2)
 
 
@@ -60,7 +61,8 @@ def hypercube(dimension: int) -> BiregularGraph:
     >>> hypercube(3)
     BiregularGraph(n1=4, n2=4, d1=3, d2=3)
     """
-    d = check_integer("dimension", dimension)
+    d = check_size("dimension", dimension)
+    require_memory(32 * d * 2**d, f"the hypercube of dimension {d}")
     vertices = np.arange(2**d)
     even = vertices[np.bitwise_count(vertices) % 2 == 0]
     return BiregularGraph((even[:, None] ^ (1 << np.arange(d))) >> 1, 2 ** (d - 1))

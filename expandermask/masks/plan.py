@@ -62,8 +62,9 @@ class MaskPair:
 class MaskPlan(Mapping[str, MaskPair]):
     """Certified masks for a whole model: a mapping from module name to `MaskPair`.
 
-    Build one with `for_model` or `for_shapes`; every graph in it was proved Ramanujan when it was
-    drawn. Saved plans hold recipes and hashes, not indices.
+    Build one with `for_model` or `for_shapes`. Every graph in it is proved Ramanujan, of rank r and
+    the left degree, and has a recipe; anything else raises `InvalidInputError`. Saved plans hold
+    recipes and hashes, not indices.
 
     Examples
     --------
@@ -78,6 +79,9 @@ class MaskPlan(Mapping[str, MaskPair]):
     def __init__(
         self, pairs: Mapping[str, MaskPair], *, r: int, left_degree: int, seed: int
     ) -> None:
+        for name, pair in pairs.items():
+            for graph in (pair.a, pair.b):
+                _require_sound(name, graph, r, left_degree)
         self._pairs = dict(pairs)
         self.r = r
         self.left_degree = left_degree
@@ -212,15 +216,11 @@ class MaskPlan(Mapping[str, MaskPair]):
         pairs = {}
         for name, entry in data["modules"].items():
             entry = require_fields(entry, {"A": dict, "B": dict}, f"plan module {name!r}")
-            graphs = [_rebuild(entry[side], f"{name}.{side}") for side in "AB"]
-            for graph in graphs:
-                if (graph.n2, graph.d1) != (data["r"], data["left_degree"]):
-                    raise FileFormatError(
-                        f"plan module {name!r}: mask {graph} is not of rank r={data['r']} and "
-                        f"left_degree={data['left_degree']}"
-                    )
-            pairs[name] = MaskPair(*graphs)
-        return cls(pairs, r=data["r"], left_degree=data["left_degree"], seed=data["seed"])
+            pairs[name] = MaskPair(*(_rebuild(entry[side], f"{name}.{side}") for side in "AB"))
+        try:
+            return cls(pairs, r=data["r"], left_degree=data["left_degree"], seed=data["seed"])
+        except InvalidInputError as error:
+            raise FileFormatError(str(error)) from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to a file, whole or not at all."""
@@ -245,13 +245,21 @@ def _rebuild(entry: dict[str, Any], what: str) -> BiregularGraph:
             f"mask {what}: the rebuilt graph hashes to {graph.digest}, the file says "
             f"{entry['sha256']}"
         )
-    try:
-        proved = is_proved_ramanujan(graph) or certify(graph).verdict == "PROVED"
-    except InvalidInputError as error:
-        raise FileFormatError(f"mask {what}: {error}") from None
-    if not proved:
-        raise FileFormatError(f"mask {what}: its recipe makes a graph that is not Ramanujan")
     return graph
+
+
+def _require_sound(name: str, graph: BiregularGraph, r: int, left_degree: int) -> None:
+    """What a plan promises of each of its graphs: rank, degree, a recipe, and a proof."""
+    if (graph.n2, graph.d1) != (r, left_degree):
+        raise InvalidInputError(
+            f"plan module {name!r}: {graph} is not of rank r={r} and left_degree={left_degree}"
+        )
+    if graph.recipe is None:
+        raise InvalidInputError(
+            f"plan module {name!r}: {graph} has no recipe to save; draw it with ramanujan_graph"
+        )
+    if not is_proved_ramanujan(graph) and certify(graph).verdict != "PROVED":
+        raise InvalidInputError(f"plan module {name!r}: {graph} is not proved Ramanujan")
 
 
 def _require_feasible(sizes: Mapping[tuple[str, str], int], r: int, left_degree: int) -> None:

@@ -104,12 +104,23 @@ def test_a_merged_model_exports_the_same_adapter(tmp_path: Path) -> None:
     assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "merged" / name).read_bytes()
 
 
+def test_saving_refuses_to_write_over_an_export(tmp_path: Path) -> None:
+    model = mlp()
+    attached(model)
+    export_peft(model, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(AdapterError, match="another kind of checkpoint"):
+        save_adapter(model, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    export_peft(model, tmp_path)
+
+
 def test_refuses_to_write_over_a_saved_adapter(tmp_path: Path) -> None:
     model = mlp()
     attached(model)
     save_adapter(model, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(AdapterError, match="export to another folder"):
+    with pytest.raises(AdapterError, match="an adapter of save_adapter"):
         export_peft(model, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(AdapterError, match="is a file"):

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expandermask import BiregularGraph, certify
+from expandermask import BiregularGraph, certify, spectrum
 from expandermask.certificates.certify import is_proved_ramanujan
 from expandermask.errors import (
     InfeasibleShapeError,
@@ -302,3 +302,22 @@ def test_near_the_memory_limit(monkeypatch):
     for refuse in (certify, is_proved_ramanujan):
         with pytest.raises(TooLargeError, match=r"20000 vertices needs about 8\.9 GiB"):
             refuse(graph)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (2, 5)])
+def test_disconnected_masks_come_with_a_vector(shape):
+    """Constant on components, summing to zero, with the trivial value as its exact quotient."""
+    mask = np.kron(np.eye(3, dtype=int), np.ones(shape[::-1], int))
+    proof = certify(mask)
+    assert (proof.verdict, proof.method, proof.components) == ("REFUTED", "components", 3)
+    x = np.array(proof.evidence["vector"])
+    side = mask if proof.evidence["side"] == "right" else mask.T
+    assert x.sum() == 0
+    assert x.any()
+    image = side @ x
+    assert Fraction(int(image @ image), int(x @ x)) == proof.d1 * proof.d2
+
+
+def test_masks_have_spectra_too():
+    graph = random_biregular(24, 8, 3, rng=0)
+    np.testing.assert_array_equal(spectrum(graph.mask()), spectrum(graph))

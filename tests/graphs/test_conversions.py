@@ -102,6 +102,13 @@ def test_bad_masks(mask, error, words):
         BiregularGraph.from_mask(mask)
 
 
+def test_masked_arrays_are_refused():
+    """What is masked out would otherwise be read as the number under the mask."""
+    holes = np.ma.masked_array(np.ones((3, 3)), mask=np.eye(3))
+    with pytest.raises(InvalidInputError, match="filled"):
+        BiregularGraph.from_mask(holes)
+
+
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 def test_compressed_torch_tensors_are_refused():
     with pytest.raises(InvalidInputError, match="sparse_csr"):

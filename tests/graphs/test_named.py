@@ -6,7 +6,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from expandermask.errors import InvalidInputError
+from expandermask.errors import InvalidInputError, TooLargeError
 from expandermask.graphs import (
     BiregularGraph,
     complete_bipartite,
@@ -43,3 +43,9 @@ def test_bad_sizes(bad):
         complete_bipartite(3, bad)
     with pytest.raises(InvalidInputError, match="dimension"):
         hypercube(bad)
+
+
+@pytest.mark.parametrize("build", [lambda: hypercube(40), lambda: complete_bipartite(10**6, 10**6)])
+def test_graphs_larger_than_memory_are_refused(build):
+    with pytest.raises(TooLargeError, match="GiB"):
+        build()

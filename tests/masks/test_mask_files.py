@@ -5,7 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from expandermask.errors import FileFormatError, InvalidInputError, NotBiregularError
+from expandermask.errors import (
+    ExpanderMaskError,
+    FileFormatError,
+    InvalidInputError,
+    NotBiregularError,
+)
 from expandermask.graphs import BiregularGraph, heawood, random_biregular
 from expandermask.masks import load_mask, save_mask
 
@@ -137,3 +142,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         save_mask(path, BiregularGraph([[0, 1], [0, 1]], 2))
     assert load_mask(path) == heawood()
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damaged_files_raise_nothing_else(tmp_path, suffix):
+    """Bits flipped and ends cut at random: the graph comes back, or one of our errors does."""
+    path = tmp_path / f"mask{suffix}"
+    graph = random_biregular(48, 8, 2, rng=0)
+    save_mask(path, graph)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged[: None if random.random() < 0.7 else random.integers(len(whole))])
+        try:
+            load_mask(path)
+        except ExpanderMaskError:
+            refused += 1
+    assert refused > 100

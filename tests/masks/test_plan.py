@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from expandermask import MaskPlan, certify
 from expandermask.errors import FileFormatError, InfeasibleShapeError, InvalidInputError
-from expandermask.graphs import random_biregular
+from expandermask.graphs import BiregularGraph, ramanujan_graph, random_biregular
 from expandermask.masks import MaskPair
 
 SHAPES = {"layer.0.query": (48, 24), "layer.0.out": (24, 36), "layer.1.query": (48, 24)}
@@ -206,7 +206,7 @@ def test_a_wrong_hash_names_the_mask():
         MaskPlan.from_json(altered(ALTERATIONS["hash"]))
 
 
-@pytest.mark.parametrize(("degree", "words"), [(2, "not Ramanujan"), (1, "stars")])
+@pytest.mark.parametrize(("degree", "words"), [(2, "not proved Ramanujan"), (1, "stars")])
 def test_a_recipe_of_an_unproved_graph_is_refused(degree, words):
     """The hash fits, the rank and degree fit, and still the promise of a plan would be broken."""
     seed = next(s for s in range(99) if nx_components(random_biregular(12, 12, degree, rng=s)) > 1)
@@ -250,3 +250,13 @@ def test_pairs_compare_by_content():
 def test_plans_can_be_copied_and_pickled():
     assert copy.deepcopy(PLAN) == PLAN
     assert pickle.loads(pickle.dumps(PLAN)) == PLAN
+
+
+def test_a_plan_built_by_hand_keeps_its_promises():
+    graph = ramanujan_graph(24, 8, 2, rng=0)
+    assert MaskPlan({"m": MaskPair(graph, graph)}, r=8, left_degree=2, seed=0).num_values == 96
+    with pytest.raises(InvalidInputError, match="rank r=16"):
+        MaskPlan({"m": MaskPair(graph, graph)}, r=16, left_degree=2, seed=0)
+    plain = BiregularGraph(graph.neighbors, 8)
+    with pytest.raises(InvalidInputError, match="no recipe"):
+        MaskPlan({"m": MaskPair(plain, plain)}, r=8, left_degree=2, seed=0)
