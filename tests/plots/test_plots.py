@@ -2,10 +2,10 @@
 
 import math
 
+import matplotlib
 import numpy as np
 import pytest
 
-matplotlib = pytest.importorskip("matplotlib")  # the plot extra; always there under `make test`
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 
