@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
+import matplotlib.pyplot as plt
 
-from expandermask import MaskPlan, plots  # noqa: E402
-from expandermask.graphs import heawood, random_biregular  # noqa: E402
+from expandermask import MaskPlan, plots
+from expandermask.graphs import heawood, random_biregular
 
 
 @pytest.fixture(autouse=True)
