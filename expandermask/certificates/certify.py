@@ -171,11 +171,12 @@ def certify(graph_or_mask: Any, *, definition: str = DEFINITION) -> Certificate:
     gram = side.gram()
     bound, best = RamanujanBound(d1, d2), limits(n1, n2, d1)
     components, labels = _components(side)
-    square, witness = rayleigh_quotient(side, top_nontrivial(side, gram))
     if components > 1:  # constant on components and orthogonal to all-ones: sigma_2 = sigma_1
         inside = labels == labels[0]
-        witness = np.where(inside, (~inside).sum(), -inside.sum())
         square = Fraction(d1 * d2)
+        witness = np.where(inside, (~inside).sum(), -inside.sum())
+    else:
+        square, witness = rayleigh_quotient(side, top_nontrivial(side, gram))
     named, limit = _named_limits(best)
     lower = _sqrt_below(max(square, best.best))
     upper = _proved_upper(gram, side, square, best)

@@ -14,25 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from expandermask.adapters import (
-    AdapterConfig,
     load_adapter,
     save_adapter,
 )
 from expandermask.errors import AdapterError, FileFormatError
+from tests.adapters.conftest import CONFIG, HEADED, WEIGHTS
 from tests.adapters.models import attached, bert, mlp, randomise, same, state
-
-HEADED = AdapterConfig(r=16, lora_dropout=0.1, modules_to_save=["classifier"])
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
-    """A trained adapter's folder, and the model it was saved from."""
-    model = bert()
-    attached(model, HEADED)
-    folder = tmp_path_factory.mktemp("adapter")
-    save_adapter(model, folder)
-    return folder, model
 
 
 def edit_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:

@@ -22,20 +22,8 @@ from expandermask.adapters import (
     save_adapter,
 )
 from expandermask.errors import AdapterError
+from tests.adapters.conftest import CONFIG, HEADED, WEIGHTS
 from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, state
-
-HEADED = AdapterConfig(r=16, lora_dropout=0.1, modules_to_save=["classifier"])
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
-    """A trained adapter's folder, and the model it was saved from."""
-    model = bert()
-    attached(model, HEADED)
-    folder = tmp_path_factory.mktemp("adapter")
-    save_adapter(model, folder)
-    return folder, model
 
 
 @pytest.mark.parametrize(("make", "config"), [(bert, HEADED), (gpt2, AdapterConfig(r=32))])

@@ -19,7 +19,7 @@ from expandermask.errors import (
 from expandermask.graphs import Recipe, catalog, random_biregular, rebuild
 from tests.oracles import graphs as oracle
 from tests.oracles import spectra
-from tests.strategies import seeds, shapes
+from tests.strategies import feasible_shapes, seeds, shapes
 
 
 def exact_counts(graph):
@@ -121,3 +121,12 @@ def test_recipes_that_cannot_be_rebuilt(field, value):
     recipe = {**random_biregular(12, 6, 3, rng=0).recipe.to_dict(), field: value}
     with pytest.raises(FileFormatError):
         rebuild(Recipe.from_dict(recipe))
+
+
+def test_every_shape_up_to_40_is_proved():
+    """All sets with 2 <= n2 <= n1 <= 40 and 2 <= d1 < n2 that both degrees allow."""
+    every = [s for s in feasible_shapes(40, least_degree=2) if s[0] >= s[1] > s[2]]
+    assert len(every) == 1548
+    for shape in every:
+        graph = ramanujan_graph(*shape, rng=0)
+        assert (graph.n1, graph.n2, graph.d1, certify(graph).verdict) == (*shape, "PROVED")

@@ -206,7 +206,8 @@ def test_the_shapes_an_error_names_do_work(n1, n2, d1):
         random_biregular(n1, n2, d1, rng=0)
     except InfeasibleShapeError as error:
         for change in suggested(str(error)):
-            random_biregular(**{"n1": n1, "n2": n2, "d1": d1, **change}, rng=0)
+            mended = {"n1": n1, "n2": n2, "d1": d1, **change}
+            assert random_biregular(**mended, rng=0).n2 == mended["n2"]
 
 
 def suggested(message: str) -> list[dict[str, int]]:
