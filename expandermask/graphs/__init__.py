@@ -1,7 +1,7 @@
 """What we build: biregular graphs, one family of constructions per file."""
 
 from expandermask.graphs.biregular import BiregularGraph, Recipe
-from expandermask.graphs.catalog import ramanujan_graph, rebuild
+from expandermask.graphs.catalog import ramanujan_graph
 from expandermask.graphs.named import (
     complete_bipartite,
     desargues,
@@ -11,6 +11,7 @@ from expandermask.graphs.named import (
     tutte_coxeter,
 )
 from expandermask.graphs.random import random_biregular
+from expandermask.graphs.rebuild import rebuild
 
 __all__ = [
     "BiregularGraph",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 class Recipe:
     """How a graph was made: everything needed to make it again, bit for bit.
 
-    ``algorithm`` and ``version`` name the generator, ``seed`` its 64-bit seed.
+    ``algorithm`` and ``version`` name the generator, ``seed`` its 64-bit seed (0 for one that takes
+    none). A covering also keeps the recipe of the graph it covers, ``base``.
     """
 
     algorithm: str
@@ -38,25 +40,39 @@ class Recipe:
     n1: int
     n2: int
     d1: int
-    seed: int
+    seed: int = 0
+    base: Recipe | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values."""
-        return asdict(self)
+        """The recipe as JSON-ready values; ``base`` is there only where it is not None."""
+        numbers = {name: getattr(self, name) for name in _RECIPE_FIELDS}
+        return numbers if self.base is None else {**numbers, "base": self.base.to_dict()}
 
     @classmethod
     def from_dict(cls, data: object) -> Recipe:
         """Read a recipe back; `FileFormatError` unless the fields are exactly the expected ones."""
-        expected = set(cls.__dataclass_fields__)
-        if not isinstance(data, dict) or set(data) != expected:
-            raise FileFormatError(f"a recipe must have exactly the fields {sorted(expected)}")
+        return cls._read(data, _MAX_BASES)
+
+    @classmethod
+    def _read(cls, data: object, bases: int) -> Recipe:
+        if not isinstance(data, dict) or set(data) - {"base"} != set(_RECIPE_FIELDS):
+            raise FileFormatError(
+                f"a recipe must have exactly the fields {sorted(_RECIPE_FIELDS)}, and may have base"
+            )
         if not isinstance(data["algorithm"], str):
             raise FileFormatError(f"recipe algorithm must be a string, got {data['algorithm']!r}")
+        if "base" in data and bases == 0:
+            raise FileFormatError(f"a recipe must rest on at most {_MAX_BASES} bases in a row")
         try:
-            numbers = {k: check_integer(k, data[k], minimum=0) for k in expected - {"algorithm"}}
+            numbers = {k: check_integer(k, data[k], minimum=0) for k in _RECIPE_FIELDS[1:]}
         except InvalidInputError as error:
             raise FileFormatError(f"recipe: {error}") from None
-        return cls(data["algorithm"], **numbers)
+        base = cls._read(data["base"], bases - 1) if "base" in data else None
+        return cls(data["algorithm"], **numbers, base=base)
+
+
+_RECIPE_FIELDS = ("algorithm", "version", "n1", "n2", "d1", "seed")
+_MAX_BASES = 8
 
 
 class BiregularGraph:
@@ -303,6 +319,10 @@ class BiregularGraph:
         lists = [[column[v] for v in graph.neighbors(u)] for u in lefts]
         _require_equal("left vertex", np.array([len(row) for row in lists]))
         return cls(np.array(lists, dtype=np.int64), len(rights))
+
+
+Builder = Callable[[Recipe, BiregularGraph | None], BiregularGraph]
+"""Follows a recipe; the graph of the recipe's own base, if it has one, comes second."""
 
 
 def as_graph(graph_or_mask: Any) -> BiregularGraph:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from math import gcd
 
 from expandermask.errors import (
-    FileFormatError,
     InvalidInputError,
     NotProvedError,
     check_ramanujan_shape,
 )
-from expandermask.graphs import random as random_graphs
-from expandermask.graphs.biregular import BiregularGraph, Recipe
+from expandermask.graphs.biregular import BiregularGraph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed, random_biregular
 
 METHODS = ("auto", "random")
@@ -86,28 +84,6 @@ def ramanujan_graph(
         f"smallest sigma_2 seen is {best.sigma2[0]:.6f}, the bound {best.bound:.6f}; "
         f"{_what_works(n1, n2, d1)}"
     )
-
-
-def rebuild(recipe: Recipe) -> BiregularGraph:
-    """Make the graph of ``recipe`` again, bit for bit.
-
-    Raises `FileFormatError` for a recipe of an unknown algorithm or a newer version of one.
-
-    >>> from expandermask.graphs import random_biregular
-    >>> graph = random_biregular(12, 6, 3, rng=7)
-    >>> rebuild(graph.recipe) == graph
-    True
-    """
-    known = (random_graphs.ALGORITHM, random_graphs.VERSION)
-    if (recipe.algorithm, recipe.version) != known:
-        raise FileFormatError(
-            f"cannot rebuild a graph of algorithm {recipe.algorithm!r} version {recipe.version}; "
-            f"this library knows {known[0]!r} version {known[1]}"
-        )
-    try:
-        return random_biregular(recipe.n1, recipe.n2, recipe.d1, rng=recipe.seed)
-    except InvalidInputError as error:
-        raise FileFormatError(f"the recipe is not buildable: {error}") from None
 
 
 def _try_seed(seed: int, attempt: int) -> int:

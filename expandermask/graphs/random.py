@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from expandermask.errors import InvalidInputError, check_integer, check_shape, require_memory
 from expandermask.graphs import _kernels
-from expandermask.graphs.biregular import BiregularGraph, Recipe
+from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
 
 RandomState = None | int | np.random.Generator
 """What ``rng`` takes: None (fresh entropy), an int in [0, 2**64), or a numpy Generator."""
@@ -108,3 +108,10 @@ def derive_seed(seed: int, *labels: str | int) -> int:
     """A 64-bit seed for one labelled use of ``seed``: independent of order and of other uses."""
     text = "\0".join(str(part) for part in ("expandermask", seed, *labels))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def _from_recipe(recipe: Recipe, base: BiregularGraph | None) -> BiregularGraph:
+    return random_biregular(recipe.n1, recipe.n2, recipe.d1, rng=recipe.seed)
+
+
+BUILDERS: dict[str, tuple[int, Builder]] = {ALGORITHM: (VERSION, _from_recipe)}

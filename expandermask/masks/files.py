@@ -16,7 +16,7 @@ import numpy as np
 from expandermask.errors import ExpanderMaskError, FileFormatError, InvalidInputError
 from expandermask.files import read_bytes, read_document, replacing, write_document, write_text
 from expandermask.graphs.biregular import BiregularGraph, Recipe
-from expandermask.graphs.catalog import rebuild
+from expandermask.graphs.rebuild import rebuild
 
 FORMAT = "expandermask mask"
 FORMAT_VERSION = 1

@@ -28,8 +28,9 @@ from expandermask.errors import (
 )
 from expandermask.files import read_bytes, read_document, require_fields, write_document, write_text
 from expandermask.graphs.biregular import BiregularGraph, Recipe
-from expandermask.graphs.catalog import ramanujan_graph, rebuild
+from expandermask.graphs.catalog import ramanujan_graph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
+from expandermask.graphs.rebuild import rebuild
 from expandermask.masks.targets import Shape, find_targets
 
 if TYPE_CHECKING:

@@ -1,0 +1,42 @@
+"""rebuild(): a graph again from its recipe, whichever construction made it."""
+
+from __future__ import annotations
+
+from expandermask.errors import FileFormatError, InvalidInputError
+from expandermask.graphs import random
+from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
+
+BUILDERS: dict[str, tuple[int, Builder]] = {**random.BUILDERS}
+"""For each algorithm its version and the function that follows a recipe of it."""
+
+
+def rebuild(recipe: Recipe) -> BiregularGraph:
+    """Make the graph of ``recipe`` again, bit for bit.
+
+    Raises `FileFormatError` for a recipe of an unknown algorithm or another version of one, and for
+    one that describes no graph.
+
+    >>> from expandermask.graphs import random_biregular
+    >>> graph = random_biregular(12, 6, 3, rng=7)
+    >>> rebuild(graph.recipe) == graph
+    True
+    """
+    version, build = BUILDERS.get(recipe.algorithm, (None, None))
+    if build is None:
+        raise FileFormatError(
+            f"cannot rebuild a graph of algorithm {recipe.algorithm!r}; "
+            f"this library knows {sorted(BUILDERS)}"
+        )
+    if version != recipe.version:
+        raise FileFormatError(
+            f"cannot rebuild a graph of algorithm {recipe.algorithm!r} version {recipe.version}; "
+            f"this library knows version {version}"
+        )
+    base = None if recipe.base is None else rebuild(recipe.base)
+    try:
+        graph = build(recipe, base)
+    except InvalidInputError as error:
+        raise FileFormatError(f"the recipe is not buildable: {error}") from None
+    if graph.recipe != recipe:
+        raise FileFormatError(f"the recipe {recipe} describes {graph.recipe} instead")
+    return graph
