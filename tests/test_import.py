@@ -86,9 +86,10 @@ def test_imports_point_one_way(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_the_catalog_reaches_ahead_inside_functions(path):
+def test_only_what_proves_its_own_graphs_reaches_ahead_inside_functions(path):
+    """`certify` is called by the catalog, and where a construction's promise is a proved graph."""
     here = path.relative_to(PACKAGE).parts[0]
-    if here not in ORDER or path.name == "catalog.py":
+    if here not in ORDER or path.name in ("catalog.py", "coverings.py", "gribinski_marcus.py"):
         return
     later = set(ORDER[ORDER.index(here) + 1 :]) | {"plots", "cli", "demo"}
     assert not {folder_of(m) for m in imports(path, top_level=False)} & later

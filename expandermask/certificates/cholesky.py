@@ -41,7 +41,8 @@ def proves_at_most(gram: NDArray[np.int64], trivial: int, c: float) -> bool:
     gram : int64 array, shape (n, n)
         Symmetric integer matrix with all row sums equal to ``trivial``, entries below 2**52.
     trivial : int
-        The eigenvalue of the all-ones vector.
+        The eigenvalue of the all-ones vector. With 0, whatever the row sums, all eigenvalues are
+        meant: nothing is then added to the matrix.
     c : float
         The bound to prove.
 

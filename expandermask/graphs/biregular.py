@@ -71,6 +71,7 @@ class Recipe:
         return cls(data["algorithm"], **numbers, base=base)
 
 
+TRANSPOSE = "transpose"
 _RECIPE_FIELDS = ("algorithm", "version", "n1", "n2", "d1", "seed")
 _MAX_BASES = 8
 
@@ -237,8 +238,17 @@ class BiregularGraph:
         return gram
 
     def transpose(self) -> BiregularGraph:
-        """The same graph with the sides exchanged (n2 left vertices of degree d2); no recipe."""
-        return BiregularGraph._trusted(_kernels.transpose_rows(self.neighbors, self.n2), self.n1)
+        """The same graph with the sides exchanged: n2 left vertices of degree d2.
+
+        Its recipe rests on this graph's, if there is one; transposing twice gives that back.
+        """
+        recipe = self.recipe
+        if recipe is not None and recipe.algorithm == TRANSPOSE:
+            recipe = recipe.base
+        elif recipe is not None:
+            recipe = Recipe(TRANSPOSE, 1, self.n2, self.n1, self.d2, base=recipe)
+        rows = _kernels.transpose_rows(self.neighbors, self.n2)
+        return BiregularGraph._trusted(rows, self.n1, recipe)
 
     def to_networkx(self) -> nx.Graph:
         """A networkx Graph: left vertices 0..n1-1 with ``bipartite=0``, right n1.. with ``=1``."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from expandermask.errors import check_size, require_memory
-from expandermask.graphs.biregular import BiregularGraph
+from expandermask.errors import InvalidInputError, check_size, require_memory
+from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
+
+VERSION = 1
+_MAX_DIMENSION = 31
 
 
 def complete_bipartite(n1: int, n2: int) -> BiregularGraph:
@@ -16,7 +19,8 @@ def complete_bipartite(n1: int, n2: int) -> BiregularGraph:
     """
     n1, n2 = check_size("n1", n1), check_size("n2", n2)
     require_memory(32 * n1 * n2, f"K_{{{n1},{n2}}}")
-    return BiregularGraph(np.tile(np.arange(n2), (n1, 1)), n2)
+    recipe = Recipe("complete_bipartite", VERSION, n1, n2, n2)
+    return BiregularGraph(np.tile(np.arange(n2), (n1, 1)), n2, recipe=recipe)
 
 
 def heawood() -> BiregularGraph:
@@ -25,7 +29,7 @@ def heawood() -> BiregularGraph:
     >>> heawood()
     BiregularGraph(n1=7, n2=7, d1=3, d2=3)
     """
-    return _from_lcf(14, [5, -5], 7)
+    return _from_lcf("heawood", 14, [5, -5], 7)
 
 
 def pappus() -> BiregularGraph:
@@ -34,7 +38,7 @@ def pappus() -> BiregularGraph:
     >>> pappus()
     BiregularGraph(n1=9, n2=9, d1=3, d2=3)
     """
-    return _from_lcf(18, [5, 7, -7, 7, -7, -5], 3)
+    return _from_lcf("pappus", 18, [5, 7, -7, 7, -7, -5], 3)
 
 
 def desargues() -> BiregularGraph:
@@ -43,7 +47,7 @@ def desargues() -> BiregularGraph:
     >>> desargues()
     BiregularGraph(n1=10, n2=10, d1=3, d2=3)
     """
-    return _from_lcf(20, [5, -5, 9, -9], 5)
+    return _from_lcf("desargues", 20, [5, -5, 9, -9], 5)
 
 
 def tutte_coxeter() -> BiregularGraph:
@@ -52,7 +56,7 @@ def tutte_coxeter() -> BiregularGraph:
     >>> tutte_coxeter()
     BiregularGraph(n1=15, n2=15, d1=3, d2=3)
     """
-    return _from_lcf(30, [-13, -9, 7, -7, 9, 13], 5)
+    return _from_lcf("tutte_coxeter", 30, [-13, -9, 7, -7, 9, 13], 5)
 
 
 def hypercube(dimension: int) -> BiregularGraph:
@@ -62,16 +66,34 @@ def hypercube(dimension: int) -> BiregularGraph:
     BiregularGraph(n1=4, n2=4, d1=3, d2=3)
     """
     d = check_size("dimension", dimension)
+    if d > _MAX_DIMENSION:
+        raise InvalidInputError(
+            f"dimension must be at most {_MAX_DIMENSION}, where each side has 2**30 vertices, "
+            f"got {d}"
+        )
     require_memory(32 * d * 2**d, f"the hypercube of dimension {d}")
     vertices = np.arange(2**d)
     even = vertices[np.bitwise_count(vertices) % 2 == 0]
-    return BiregularGraph((even[:, None] ^ (1 << np.arange(d))) >> 1, 2 ** (d - 1))
+    n = 2 ** (d - 1)
+    recipe = Recipe("hypercube", VERSION, n, n, d)
+    return BiregularGraph((even[:, None] ^ (1 << np.arange(d))) >> 1, n, recipe=recipe)
 
 
-def _from_lcf(n: int, shifts: list[int], repeats: int) -> BiregularGraph:
+def _from_lcf(name: str, n: int, shifts: list[int], repeats: int) -> BiregularGraph:
     """The cubic graph of an LCF code with odd shifts: even vertices left, odd vertices right."""
     import networkx as nx
 
     graph = nx.LCF_graph(n, shifts, repeats)
     nx.set_node_attributes(graph, {v: v % 2 for v in graph}, "bipartite")
-    return BiregularGraph.from_networkx(graph)
+    rows = BiregularGraph.from_networkx(graph).neighbors
+    return BiregularGraph(rows, n // 2, recipe=Recipe(name, VERSION, n // 2, n // 2, 3))
+
+
+BUILDERS: dict[str, tuple[int, Builder]] = {
+    "complete_bipartite": (VERSION, lambda recipe, base: complete_bipartite(recipe.n1, recipe.n2)),
+    "heawood": (VERSION, lambda recipe, base: heawood()),
+    "pappus": (VERSION, lambda recipe, base: pappus()),
+    "desargues": (VERSION, lambda recipe, base: desargues()),
+    "tutte_coxeter": (VERSION, lambda recipe, base: tutte_coxeter()),
+    "hypercube": (VERSION, lambda recipe, base: hypercube(recipe.d1)),
+}

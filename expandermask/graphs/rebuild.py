@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from expandermask.errors import FileFormatError, InvalidInputError
-from expandermask.graphs import random
-from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
+from expandermask.graphs.biregular import TRANSPOSE, BiregularGraph, Builder, Recipe
+from expandermask.graphs.coverings import BUILDERS as COVERINGS
+from expandermask.graphs.designs import BUILDERS as DESIGNS
+from expandermask.graphs.geometries import BUILDERS as GEOMETRIES
+from expandermask.graphs.gribinski_marcus import BUILDERS as INTERLACING
+from expandermask.graphs.lps import BUILDERS as LPS
+from expandermask.graphs.named import BUILDERS as NAMED
+from expandermask.graphs.quasi_cyclic import BUILDERS as QUASI_CYCLIC
+from expandermask.graphs.random import BUILDERS as RANDOM
 
-BUILDERS: dict[str, tuple[int, Builder]] = {**random.BUILDERS}
+
+def _transposed(recipe: Recipe, base: BiregularGraph | None) -> BiregularGraph:
+    if base is None:
+        raise InvalidInputError("a transpose recipe needs the recipe of the graph it turns")
+    return base.transpose()
+
+
+BUILDERS: dict[str, tuple[int, Builder]] = {
+    **RANDOM,
+    **DESIGNS,
+    **LPS,
+    **COVERINGS,
+    **QUASI_CYCLIC,
+    **INTERLACING,
+    **GEOMETRIES,
+    **NAMED,
+    TRANSPOSE: (1, _transposed),
+}
 """For each algorithm its version and the function that follows a recipe of it."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expandermask import certify
+from expandermask import Certificate, certify
 from expandermask.certificates import limits, ramanujan_bound
 from expandermask.certificates.bounds import RamanujanBound
-from expandermask.errors import InvalidInputError
+from expandermask.errors import FileFormatError, InvalidInputError
 from expandermask.graphs import random_biregular
 from tests import cases
 from tests.oracles import graphs as oracle
@@ -75,7 +76,7 @@ def test_limits_hold_exactly_on_random_graphs(shape, seed):
     side = graph if graph.n2 <= graph.n1 else graph.transpose()
     gram = oracle.gram(side.mask().tolist())
     found = limits(*shape)
-    assert found.best == max(found.trace, found.integrality) >= 0
+    assert found.best == max(vars(found).values()) >= found.integrality >= 0
     above, on = spectra.counts_against(gram, spectra.surd(found.best))
     assert above + on >= 1
 
@@ -83,29 +84,70 @@ def test_limits_hold_exactly_on_random_graphs(shape, seed):
 @settings(max_examples=200)
 @given(shapes(30, least_degree=2))
 def test_limits_by_their_formulas(shape):
-    """Section by section: the mean of the squares, and d minus the least codegree's ceiling."""
+    """Section by section: the mean of the squares, d minus the least codegree's ceiling; and the
+    others never less than one of these, by more than a hair, nor more than one above."""
     n1, n2, d1 = shape
     d2 = n1 * d1 // n2
     found = limits(n1, n2, d1)
     n, d = min(n1, n2), (d2 if n2 <= n1 else d1)
     assert found.trace * (n - 1) == n * d - d1 * d2
     assert found.integrality == math.ceil(found.trace)
+    assert found.integrality <= found.lattice <= found.integrality + 1
+    assert found.schur >= found.integrality
+    assert found.walks > found.trace - Fraction(1, 2**31)
     assert limits(n2, n1, d2) == found
 
 
 @pytest.mark.parametrize(
     ("mask", "square"),
     [(cases.projective_plane(p), p) for p in (2, 3, 5)]
-    + [(cases.double_triples(), 4), (np.ones((6, 3), int), 0)],
+    + [
+        (cases.double_triples(), 5),
+        (cases.pappus(), 3),
+        (cases.tutte_coxeter(), 4),
+        (np.ones((6, 3), int), 0),
+    ],
 )
 def test_known_limits(mask, square):
-    """Projective planes are block designs and attain the limit; the 12x6 triples miss theirs."""
+    """All of these attain the limit, each a different one first."""
     n1, n2 = mask.shape
     found = limits(n1, n2, int(mask[0].sum()))
     assert found.best == square
     proof = certify(mask)
     assert proof.limit == pytest.approx(math.sqrt(square), rel=1e-14)
     assert Fraction(proof.limit) ** 2 <= square
+
+
+@pytest.mark.parametrize(
+    ("shape", "square"),
+    [
+        ((768, 8, 2), 166),
+        ((768, 32, 3), 69),
+        ((1024, 64, 3), 48),
+        ((768, 64, 2), 25.3238197),
+        ((512, 512, 3), 7.0647861),
+        ((3072, 4, 2), 1024),
+    ],
+)
+def test_limits_at_the_shapes_of_adapters(shape, square):
+    assert float(limits(*shape).best) == pytest.approx(square, abs=1e-6)
+
+
+def test_certificates_written_with_fewer_limits_can_be_read():
+    """Those before the lattice, Schur and walk limits; their ``limit`` is the best they knew."""
+    written = json.loads(certify(cases.double_triples()).to_json())
+    fewer = {name: written["limits"][name] for name in ("trace", "integrality")}
+    old = {**written, "limits": fewer, "limit": 2.0}
+    assert Certificate.from_json(json.dumps(old)).limit == 2
+    wrong = [
+        {**old, "limits": {"integrality": 2.0}},
+        {**old, "limit": written["limit"]},
+        {**old, "limits": {**fewer, "trace": 1.0}},
+        {**old, "sigma2": [1.9, old["sigma2"][1]]},
+    ]
+    for document in wrong:
+        with pytest.raises(FileFormatError, match="does not fit"):
+            Certificate.from_json(json.dumps(document))
 
 
 @pytest.mark.parametrize("bad", [(1, 5, 5), (5, 1, 1), (5, 0, 1), (0, 5, 1), (5, 7, 2), (4, 4, 5)])
