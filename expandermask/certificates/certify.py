@@ -29,6 +29,7 @@ from expandermask.errors import (
     require_memory,
 )
 from expandermask.files import read_document, require_fields, write_document
+from expandermask.graphs import _kernels
 from expandermask.graphs.biregular import BiregularGraph, as_graph
 
 Verdict = Literal["PROVED", "REFUTED", "UNDECIDED"]
@@ -179,7 +180,8 @@ def certify(graph_or_mask: Any, *, definition: str = DEFINITION) -> Certificate:
     side = short_side_right(graph)
     blocks = split(side)
     bound, best = RamanujanBound(d1, d2), limits(n1, n2, d1)
-    components, labels = _components(side)
+    labels = _kernels.right_components(side.neighbors, side.n2)
+    components = int(labels.max()) + 1
     if components > 1:  # constant on components and orthogonal to all-ones: sigma_2 = sigma_1
         inside = labels == labels[0]
         square = Fraction(d1 * d2)
@@ -328,17 +330,6 @@ def _named_limits(found: Limits) -> tuple[dict[str, float], float]:
     """The limits on sigma_2 as floats by name, and the best of them, rounded down."""
     named = {f.name: _sqrt_below(Fraction(getattr(found, f.name))) for f in fields(found)}
     return named, max(named.values())
-
-
-def _components(side: BiregularGraph) -> tuple[int, NDArray[np.int64]]:
-    """The number of connected components, and which one each right vertex is in."""
-    from scipy.sparse import block_array
-    from scipy.sparse.csgraph import connected_components
-
-    matrix = side.biadjacency()
-    whole = block_array([[None, matrix], [matrix.T, None]])
-    count, labels = connected_components(whole, directed=False)
-    return int(count), labels[side.n1 :]
 
 
 _FIELDS: dict[str, type] = {

@@ -167,3 +167,34 @@ def codegrees(neighbors, n2):
         for y in range(x):
             gram[y, x] = gram[x, y]
     return gram
+
+
+@njit(cache=True)
+def right_components(neighbors, n2):
+    """Which connected component each right vertex is in: int64 (n2,), numbered as they appear.
+
+    Union-find with path halving: each left vertex joins its neighbours.
+    """
+    parent = np.arange(n2)
+    for row in neighbors:
+        a = _root(parent, row[0])
+        for x in row[1:]:
+            b = _root(parent, x)
+            if a != b:
+                parent[b] = a
+    labels, count = np.full(n2, -1), 0
+    for x in range(n2):
+        a = _root(parent, x)
+        if labels[a] < 0:
+            labels[a] = count
+            count += 1
+        labels[x] = labels[a]
+    return labels
+
+
+@njit(cache=True)
+def _root(parent, x):
+    while parent[x] != x:
+        parent[x] = parent[parent[x]]
+        x = parent[x]
+    return x

@@ -71,6 +71,16 @@ def test_row_kernels_agree_with_the_oracle(shape, seed):
     assert backwards.tolist() == rows
 
 
+@settings(max_examples=150)
+@given(shapes(12), seeds)
+def test_components_agree_with_the_oracle(shape, seed):
+    n1, n2, d1 = shape
+    rows = oracle.random_rows(n1, n2, d1, seed)
+    found = _kernels.right_components(np.array(rows, dtype=np.int32), n2).tolist()
+    assert found == oracle.right_components(rows, n2)
+    assert max(found) + 1 == oracle.components(oracle.dense(rows, n2))
+
+
 def test_a_repair_that_cannot_succeed_gives_up():
     stuck = np.zeros((3, 2), dtype=np.int32)  # one label for two slots of each row
     assert not _kernels._repair(stuck, state(0))

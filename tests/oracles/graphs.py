@@ -129,6 +129,20 @@ def components(matrix: Rows) -> int:
     return len(set(label))
 
 
+def right_components(rows: Rows, n2: int) -> list[int]:
+    """The component of each right vertex, by walks over shared rows, numbered as they appear."""
+    labels = [-1] * n2
+    for x in range(n2):
+        if labels[x] < 0:
+            number, waiting = max(labels) + 1, [x]
+            while waiting:
+                y = waiting.pop()
+                if labels[y] < 0:
+                    labels[y] = number
+                    waiting += [z for row in rows if y in row for z in row]
+    return labels
+
+
 def all_simple(n1: int, n2: int, d1: int) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Every simple biregular graph of a shape, each once, as a tuple of sorted rows."""
 
