@@ -3,7 +3,7 @@
 from expandermask import certificates, errors, graphs, masks
 from expandermask.certificates import Certificate, certify, spectrum
 from expandermask.errors import ExpanderMaskError
-from expandermask.graphs import BiregularGraph, ramanujan_graph
+from expandermask.graphs import BiregularGraph, feasible, ramanujan_graph
 from expandermask.masks import MaskPlan, generate_ramanujan_mask
 
 __version__ = "0.1.0"
@@ -15,6 +15,7 @@ __all__ = [
     "certificates",
     "certify",
     "errors",
+    "feasible",
     "generate_ramanujan_mask",
     "graphs",
     "masks",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,8 @@ from expandermask.errors import (
     NotProvedError,
 )
 from expandermask.files import write_text
-from expandermask.graphs import ramanujan_graph
+from expandermask.graphs import feasible, ramanujan_graph
+from expandermask.graphs.catalog import METHODS
 from expandermask.masks import MaskPlan, load_mask, save_mask
 from expandermask.masks.files import SUFFIXES
 
@@ -54,6 +56,9 @@ def mask(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the mask: .npz, .npy or .json.")
     ] = None,
+    method: Annotated[
+        str, typer.Option("-m", "--method", help=f"The construction: {', '.join(METHODS)}.")
+    ] = "auto",
     seed: Seed = None,
     as_json: Json = False,
 ) -> None:
@@ -63,13 +68,29 @@ def mask(
     """
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise InvalidInputError(f"--output must end in {', '.join(SUFFIXES)}, got {str(output)!r}")
-    graph = ramanujan_graph(n1, n2, d1, rng=seed)
+    graph = ramanujan_graph(n1, n2, d1, method=method, rng=seed)
     certificate = certify(graph)
     if output is not None:
         save_mask(output, graph)
     _print_certificate(certificate, as_json)
     if not as_json and graph.recipe is not None:
-        typer.echo(f"seed {graph.recipe.seed}" + (f", written to {output}" if output else ""))
+        made = f"made by {graph.recipe.algorithm}, seed {graph.recipe.seed}"
+        typer.echo(made + (f", written to {output}" if output else ""))
+
+
+@app.command("feasible")
+def feasible_command(
+    n1: Annotated[int, typer.Argument(help="Rows of the mask (left vertices).")],
+    n2: Annotated[int, typer.Argument(help="Columns of the mask (right vertices).")],
+    d1: Annotated[int, typer.Argument(help="Ones in each row; n1*d1 must be divisible by n2.")],
+    as_json: Json = False,
+) -> None:
+    """Say which constructions can make a shape, and why the others cannot.
+
+    Example: expandermask feasible 60 60 4
+    """
+    answers = feasible(n1, n2, d1)
+    typer.echo(json.dumps(asdict(answers), indent=1) if as_json else str(answers))
 
 
 @app.command("certify")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,9 +93,31 @@ def run_here(monkeypatch, *arguments):
 
 
 def test_unproved_exits_3(monkeypatch, capsys):
-    monkeypatch.setattr(catalog, "MAX_TRIES", 1)
-    assert run_here(monkeypatch, "mask", 600, 600, 2, "--seed", 0) == 3
+    once = replace(catalog._CONSTRUCTIONS["random"], tries=1)
+    monkeypatch.setitem(catalog._CONSTRUCTIONS, "random", once)
+    assert run_here(monkeypatch, "mask", 600, 600, 2, "--method", "random", "--seed", 0) == 3
     assert "smallest sigma_2 seen is 2.0" in capsys.readouterr().err
+
+
+def test_feasible_says_which_constructions_can():
+    done = run("feasible", 60, 60, 4)
+    assert done.returncode == 0
+    assert "lps(3, 5)" in done.stdout
+    answers = json.loads(run("feasible", 60, 60, 4, "--json").stdout)
+    assert {o["method"]: o["works"] for o in answers["options"]}["geometry"] is False
+    assert answers["auto"] == "design"
+    refused = run("feasible", 7, 3, 2)
+    assert refused.returncode == 2
+    assert "the nearest that work" in refused.stderr
+
+
+def test_mask_by_a_method():
+    done = run("mask", 60, 60, 4, "--method", "lps")
+    assert done.returncode == 0
+    assert "made by lps" in done.stdout
+    refused = run("mask", 768, 8, 2, "--method", "lps")
+    assert refused.returncode == 2
+    assert "those that can: design, random" in refused.stderr
 
 
 def test_plan(tmp_path, monkeypatch, capsys):

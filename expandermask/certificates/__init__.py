@@ -2,6 +2,15 @@
 
 from expandermask.certificates.bounds import Limits, limits, ramanujan_bound
 from expandermask.certificates.certify import Certificate, certify
+from expandermask.certificates.density import kesten_mckay
 from expandermask.certificates.spectrum import spectrum
 
-__all__ = ["Certificate", "Limits", "certify", "limits", "ramanujan_bound", "spectrum"]
+__all__ = [
+    "Certificate",
+    "Limits",
+    "certify",
+    "kesten_mckay",
+    "limits",
+    "ramanujan_bound",
+    "spectrum",
+]

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from expandermask.certificates.cholesky import one_blas_thread, proves_at_most, rounding_margin
+from expandermask.certificates.cholesky import proves_at_most, rounding_margin
 from expandermask.certificates.spectrum import top_nontrivial
 from expandermask.graphs.biregular import BiregularGraph
+from expandermask.threads import one_blas_thread
 
 _LEAST_ORDER = 3
 _UNIT = 2.0**-53

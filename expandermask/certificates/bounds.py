@@ -64,9 +64,9 @@ class Limits:
     integrality: int
     """d2 minus the largest integer the least codegree can be: the trace limit, rounded up."""
     three_moment: Fraction
-    """From the traces of the first three powers of the codegrees; `lattice` or `walks` implies it."""
+    """From the traces of three powers of the codegrees; the others always imply it."""
     lattice: Fraction
-    """The integrality limit and 1, but where codegrees could come from a root lattice (`codegrees`)."""
+    """The integrality limit and 1, but where the codegrees may come from a root lattice."""
     schur: Fraction
     """By Schur's product theorem; the best where the codegrees are small and dense."""
     walks: Fraction

@@ -8,18 +8,14 @@ Derivation and audit of the margin: ``docs/theory/certificates.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+
+from expandermask.threads import one_blas_thread
 
 _UNIT = 2.0**-53
 _SAFETY = 4.0
 _UNDERFLOW = 2.0**-900
-_THREADED_SIZE = 96
 
 
 def rounding_margin(n: int, trace: float) -> float:
@@ -67,18 +63,3 @@ def proves_at_most(gram: NDArray[np.int64], trivial: int, c: float) -> bool:
     except np.linalg.LinAlgError:
         return False
     return bool(np.isfinite(np.einsum("ii->i", factor)).all())
-
-
-@lru_cache(maxsize=1)
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def one_blas_thread(n: int) -> Iterator[None]:
-    """One BLAS thread for dense work of size n: more make small factorisations slower."""
-    if n < _THREADED_SIZE:
-        yield
-    else:
-        with _controller().limit(limits=1, user_api="blas"):
-            yield

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.certificates.cholesky import one_blas_thread
 from expandermask.errors import require_memory
 from expandermask.graphs.biregular import BiregularGraph, as_graph
+from expandermask.threads import one_blas_thread
 
 _DENSE_SIZE = 256
 

@@ -155,7 +155,10 @@ def transpose_rows(neighbors, n2):
 
 @njit(cache=True)
 def codegrees(neighbors, n2):
-    """Gram matrix M'M, int64 (n2, n2): how many left vertices each two right vertices share."""
+    """Gram matrix M'M, int64 (n2, n2): how many left vertices each two right vertices share.
+
+    Rows must ascend, as a graph's do.
+    """
     gram = np.zeros((n2, n2), dtype=np.int64)
     n1, d1 = neighbors.shape
     for i in range(n1):

@@ -16,7 +16,7 @@ from expandermask.errors import (
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.graphs.cover_shapes import cover_of
 from expandermask.graphs.coverings import TOWER, covering, two_lift_tower
-from expandermask.graphs.designs import design, design_source
+from expandermask.graphs.designs import design, design_source, is_quick
 from expandermask.graphs.geometries import geometry, geometry_of
 from expandermask.graphs.gribinski_marcus import gribinski_marcus, interlacing_feasible
 from expandermask.graphs.lps import lps, lps_obstacle, lps_parameters
@@ -155,6 +155,14 @@ def feasible(n1: int, n2: int, d1: int) -> Feasibility:
     --------
     >>> import expandermask as xm
     >>> print(xm.feasible(60, 60, 4))
+    60 x 60, d1 = 4; auto: design
+    design        yes  near the limit, by a greedy choice of rows, then switches
+    random        yes  uniform simple graphs, until one is proved
+    covering      yes  60x60 (4, 4) is a 15-covering of K_{4,4} (larger bases: 7)
+    quasi-cyclic  yes  a Z_15 lift of a random base
+    lps           yes  lps(3, 5)
+    interlacing   yes  gribinski_marcus, by conditional expectations
+    geometry      no   no projective plane, generalised quadrangle or array code has this shape
     """
     n1, n2, d1, _ = check_ramanujan_shape(n1, n2, d1)
     options = []
@@ -175,9 +183,7 @@ def _obstacle(construction: _Construction, n1: int, n2: int, d1: int) -> Expande
 
 
 def _auto(n1: int, n2: int, d1: int) -> str:
-    """ "design" from the table, by a quick search, or by polishing few enough edges."""
-    quick = design_source(n1, n2, d1) != "polish"
-    return "design" if quick else "random"
+    return "design" if is_quick(n1, n2, d1) else "random"
 
 
 def _first_proved(
@@ -282,7 +288,7 @@ def _lps_pair(n1: int, n2: int, d1: int) -> tuple[int, int]:
 _DESIGN_SOURCES = {
     "table": "from the shipped table of base blocks",
     "search": "by a quick search over orbits",
-    "polish": "balanced and polished by switches",
+    "polish": "by a greedy choice of rows, then switches",
 }
 _CONSTRUCTIONS: dict[str, _Construction] = {
     "design": _Construction(

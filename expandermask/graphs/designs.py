@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.errors import InvalidInputError, check_ramanujan_shape, require_memory
-from expandermask.graphs import _design_kernels, _kernels
+from expandermask.graphs import _design_kernels, _kernels, balance
 from expandermask.graphs._design_table import Design, shipped_table
 from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
 from expandermask.graphs.orbits import abelian_groups, orbits_of, search, translations
@@ -44,7 +44,8 @@ def design(n1: int, n2: int, d1: int, *, rng: RandomState = None) -> BiregularGr
     blocks come from a shipped table (r = 4, 8, 16, 32, 64 with m or r - m at most 4, any number of
     rows) or, for other r <= 16 that divide the longer side, from a search of bounded work, which is
     remembered. The seed then relabels the columns and permutes the rows: sigma_2 is the same for
-    all seeds. Every other shape is balanced and polished edge by edge (`balance.balanced`).
+    all seeds. Every other shape is made by a greedy choice of rows, then switches of edges
+    (`balance.balanced`), and its sigma_2 varies a little.
 
     Parameters
     ----------
@@ -105,7 +106,20 @@ def design_source(n1: int, n2: int, d1: int) -> Source:
     m = min(m, r - m)
     if m == 0 or _known_plan(rows, r, m) is not None:
         return "table"
-    return "search" if _is_quick(rows, r) else "polish"
+    return "search" if _is_searchable(rows, r) else "polish"
+
+
+def is_quick(n1: int, n2: int, d1: int) -> bool:
+    """Whether `design` takes at most about half a second: decided by the shape, not the clock.
+
+    Examples
+    --------
+    >>> is_quick(768, 64, 2), is_quick(60, 60, 4), is_quick(2000, 1000, 3)
+    (True, True, False)
+    """
+    n1, n2, d1, d2 = check_ramanujan_shape(n1, n2, d1)
+    rows, r, m = (n1, n2, d1) if n1 >= n2 else (n2, n1, d2)
+    return design_source(n1, n2, d1) != "polish" or balance.is_quick(rows, r, m)
 
 
 def _long_side_rows(n1: int, n2: int, d1: int, seed: int) -> NDArray[np.int32]:
@@ -118,10 +132,10 @@ def _long_side_rows(n1: int, n2: int, d1: int, seed: int) -> NDArray[np.int32]:
     if m == 0:
         return np.tile(np.arange(n2, dtype=np.int32), (n1, 1))
     plan = _known_plan(n1, n2, m)
-    if plan is None and _is_quick(n1, n2):
+    if plan is None and _is_searchable(n1, n2):
         plan = _searched_plan(n1, n2, m)
     if plan is None:
-        return _polished_rows(n1, n2, d1, seed)
+        return balance.balanced(n1, n2, d1, seed)
     rows = _expanded(plan, n1, n2, m, seed)
     if m < d1:
         rows = _kernels.complement_rows(rows, n2)
@@ -141,12 +155,6 @@ def _expanded(plan: Plan, n1: int, r: int, m: int, seed: int) -> NDArray[np.int3
     return rows
 
 
-def _polished_rows(n1: int, n2: int, d1: int, seed: int) -> NDArray[np.int32]:
-    from expandermask.graphs.balance import balanced
-
-    return balanced(n1, n2, d1, seed)
-
-
 def _known_plan(n1: int, r: int, m: int) -> Plan | None:
     """What needs no search: single labels in turn, and the shipped table."""
     if m == 1:
@@ -160,7 +168,7 @@ def _singles(r: int) -> Design:
     return Design(r, (r,), np.zeros((1, 1), dtype=np.int64), rows=r, excess=0.0)
 
 
-def _is_quick(n1: int, r: int) -> bool:
+def _is_searchable(n1: int, r: int) -> bool:
     """Whether orbits of whole length r can add up to n1 rows and are few enough to search."""
     return n1 % r == 0 and r <= SEARCH_COLUMNS
 

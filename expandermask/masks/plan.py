@@ -96,6 +96,7 @@ class MaskPlan(Mapping[str, MaskPair]):
         target_modules: str | Iterable[str] = "all-linear",
         r: int = 64,
         left_degree: int = 2,
+        method: str = "auto",
         rng: RandomState = None,
         progress: bool = False,
     ) -> MaskPlan:
@@ -111,6 +112,9 @@ class MaskPlan(Mapping[str, MaskPair]):
             Rank of the adapters.
         left_degree : int
             Entries kept in each column of A and each row of B, at least 2.
+        method : str
+            How the masks are made, as in `ramanujan_graph`: "auto" takes near-optimal designs,
+            "random" uniform graphs.
         rng : None, int or numpy.random.Generator
             One seed for the whole plan; each mask's own seed follows from it and the module's name.
         progress : bool
@@ -125,7 +129,9 @@ class MaskPlan(Mapping[str, MaskPair]):
             for all of them.
         """
         shapes = find_targets(model, target_modules)
-        return cls.for_shapes(shapes, r=r, left_degree=left_degree, rng=rng, progress=progress)
+        return cls.for_shapes(
+            shapes, r=r, left_degree=left_degree, method=method, rng=rng, progress=progress
+        )
 
     @classmethod
     def for_shapes(
@@ -134,6 +140,7 @@ class MaskPlan(Mapping[str, MaskPair]):
         *,
         r: int = 64,
         left_degree: int = 2,
+        method: str = "auto",
         rng: RandomState = None,
         progress: bool = False,
     ) -> MaskPlan:
@@ -148,7 +155,7 @@ class MaskPlan(Mapping[str, MaskPair]):
         seed = draw_seed(rng)
         bar = tqdm(sizes.items(), desc="certified masks", disable=not progress, unit="mask")
         graphs = {
-            key: ramanujan_graph(size, r, left_degree, rng=derive_seed(seed, *key))
+            key: ramanujan_graph(size, r, left_degree, method=method, rng=derive_seed(seed, *key))
             for key, size in bar
         }
         pairs = {name: MaskPair(graphs[name, "A"], graphs[name, "B"]) for name in shapes}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import permutations
-from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +42,15 @@ def gram(matrix: Matrix) -> Matrix:
 
 def value(polynomial: Polynomial, x: Fraction) -> Fraction:
     return sum((c * x**i for i, c in enumerate(polynomial)), Fraction(0))
+
+
+def without_root(polynomial: Polynomial, root: int) -> Polynomial:
+    """The quotient by x - root, by synthetic division."""
+    quotient = [polynomial[-1]]
+    for coefficient in polynomial[-2::-1]:
+        quotient.append(coefficient + root * quotient[-1])
+    assert quotient.pop() == 0
+    return quotient[::-1]
 
 
 def mean(polynomials: Iterator[Polynomial]) -> Polynomial:
@@ -132,7 +140,7 @@ def factors(
     counts: list[int],
     step: list[float],
 ) -> tuple[complex, list[complex]]:
-    """det K and, for each child, the ratio of determinants that the kernel computes, by det alone."""
+    """det K and, for each child, the ratio of determinants the kernel computes, by det alone."""
     fixed, first, second = matrices
     n, m = len(counts), sum(counts)
     k = w * np.eye(n) - fixed - first / sigma - second / y
@@ -143,11 +151,3 @@ def factors(
         child = k - m / (m - 1) * (np.outer(both, both) - np.outer(g, g) / y)
         ratios.append(complex(np.linalg.det(child) / np.linalg.det(k)))
     return complex(np.linalg.det(k)), ratios
-
-
-def double_sum_weight(order: int, j: int, k: int) -> Fraction:
-    """The weight of [v**j t**k] in the average over rotations of that order."""
-    if j + k > order:
-        return Fraction(0)
-    top = factorial(order - j) * factorial(order - k)
-    return Fraction(top, factorial(order) * factorial(order - j - k))

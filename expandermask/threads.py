@@ -1,0 +1,26 @@
+"""How many threads BLAS may use for dense work of a given size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from threadpoolctl import ThreadpoolController
+
+_THREADED_SIZE = 96
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread(n: int) -> Iterator[None]:
+    """One BLAS thread for dense work of size n: more make small factorisations slower."""
+    if n < _THREADED_SIZE:
+        yield
+    else:
+        with _controller().limit(limits=1, user_api="blas"):
+            yield
