@@ -57,7 +57,7 @@ figures: $(READY)
 # OpenBLAS is left to choose its kernels, as it does for users. benchmarks/demo_tuning.py, the sweep
 # behind the demo's learning rates, takes most of an hour and is run by hand.
 bench: $(READY)
-	for script in masks adapter_step demo_accuracy; do \
+	for script in masks constructions spectral_report adapter_step demo_accuracy; do \
 	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 
