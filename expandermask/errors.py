@@ -7,7 +7,7 @@ the nearest value that works.
 from __future__ import annotations
 
 import numbers
-from math import gcd
+from math import gcd, isqrt
 
 import psutil
 
@@ -59,7 +59,7 @@ def check_integer(name: str, value: object, *, minimum: int = 1) -> int:
             f"{name} must be an integer, got {value!r} ({type(value).__name__})"
         )
     if number < minimum:
-        raise InvalidInputError(f"{name} must be at least {minimum}, got {number}")
+        raise InvalidInputError(f"{name} must be at least {minimum}, got {_shown(number)}")
     return number
 
 
@@ -67,7 +67,7 @@ def check_size(name: str, value: object) -> int:
     """Return ``value`` as a number of vertices or a degree, in [1, 2**31)."""
     size = check_integer(name, value)
     if size >= _SIZE_LIMIT:
-        raise InvalidInputError(f"{name} must be below 2**31 = {_SIZE_LIMIT}, got {size}")
+        raise InvalidInputError(f"{name} must be below 2**31 = {_SIZE_LIMIT}, got {_shown(size)}")
     return size
 
 
@@ -101,11 +101,20 @@ def nearest_multiples(target: int, step: int, low: int, high: int) -> list[int]:
 
 def divisors_between(product: int, low: int, high: int) -> list[int]:
     """The divisors of ``product`` in [low, high], ascending; none if it is too long to factor."""
-    from sympy import divisors
-
     if product >= _FACTORABLE:
         return []
-    return [d for d in divisors(product) if low <= d <= high]
+    if product >= _SIZE_LIMIT:
+        from sympy import divisors  # slow to load, and seldom needed
+
+        return [d for d in divisors(product) if low <= d <= high]
+    small = [d for d in range(1, isqrt(product) + 1) if product % d == 0]
+    return [d for d in sorted({*small, *(product // d for d in small)}) if low <= d <= high]
+
+
+def _shown(number: int) -> str:
+    """A number as text; Python refuses to print the very long ones."""
+    bits = number.bit_length()
+    return str(number) if bits < 256 else f"a number of {bits} bits"
 
 
 _SIZE_LIMIT = 2**31

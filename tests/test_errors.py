@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import psutil
 import pytest
+import sympy
 
 from expandermask import errors
 from expandermask.errors import (
@@ -19,6 +20,8 @@ from expandermask.errors import (
     check_integer,
     check_ramanujan_shape,
     check_shape,
+    check_size,
+    divisors_between,
     require_memory,
 )
 from tests.strategies import feasible_shapes
@@ -126,3 +129,16 @@ def test_huge_numbers_are_refused_quickly(name):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=True
     )
     assert result.stdout == "refused\n"
+
+
+def test_numbers_too_long_to_print_are_refused_like_others():
+    with pytest.raises(InvalidInputError, match="got a number of 16610 bits"):
+        check_size("n1", 10**5000)
+    with pytest.raises(InvalidInputError, match="at least 1, got a number of 16610 bits"):
+        check_size("n1", -(10**5000))
+
+
+@pytest.mark.parametrize("product", [1, 2, 36, 97, 2**31 - 1, 2**31, 3 * 2**40])
+def test_divisors_agree_with_sympy(product):
+    assert divisors_between(product, 1, product) == sympy.divisors(product)
+    assert divisors_between(product, 2, 40) == [d for d in range(2, 41) if product % d == 0]

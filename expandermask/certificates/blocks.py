@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from expandermask.certificates.cholesky import proves_at_most, rounding_margin
 from expandermask.certificates.spectrum import top_nontrivial
+from expandermask.errors import divisors_between
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.threads import one_blas_thread
 
@@ -50,9 +51,9 @@ def cyclic_order(side: BiregularGraph) -> int:
     >>> cyclic_order(random_biregular(2000, 1000, 3, rng=0))
     1
     """
-    sizes = np.arange(_LEAST_ORDER, math.gcd(side.n1, side.n2) + 1)
-    candidates = sizes[math.gcd(side.n1, side.n2) % sizes == 0]
-    return next((r for r in candidates[::-1].tolist() if _is_shift_symmetric(side, r)), 1)
+    common = math.gcd(side.n1, side.n2)
+    candidates = divisors_between(common, _LEAST_ORDER, common)
+    return next((r for r in reversed(candidates) if _is_shift_symmetric(side, r)), 1)
 
 
 def _is_shift_symmetric(side: BiregularGraph, r: int) -> bool:

@@ -56,7 +56,7 @@ class RamanujanBound:
 class Limits:
     """Proved lower limits on sigma_2**2 over all biregular graphs of one shape, as exact rationals.
 
-    Irrational ones are rounded down, by less than 2**-32.
+    Irrational ones are rounded down, by less than 2**-32 but for `three_moment`.
     """
 
     trace: Fraction

@@ -43,6 +43,17 @@ class Recipe:
     seed: int = 0
     base: Recipe | None = None
 
+    def under(
+        self, algorithm: str, version: int, n1: int, n2: int, d1: int, seed: int = 0
+    ) -> Recipe | None:
+        """A recipe that rests on this one; None where a file may hold no more bases in a row."""
+        depth, below = 1, self.base
+        while below is not None:
+            depth, below = depth + 1, below.base
+        if depth > _MAX_BASES:
+            return None
+        return Recipe(algorithm, version, n1, n2, d1, seed, base=self)
+
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-ready values; ``base`` is there only where it is not None."""
         numbers = {name: getattr(self, name) for name in _RECIPE_FIELDS}
@@ -65,6 +76,8 @@ class Recipe:
             raise FileFormatError(f"a recipe must rest on at most {_MAX_BASES} bases in a row")
         try:
             numbers = {k: check_integer(k, data[k], minimum=0) for k in _RECIPE_FIELDS[1:]}
+            if max(numbers.values()) >= 2**64:
+                raise InvalidInputError("every number must be below 2**64")
         except InvalidInputError as error:
             raise FileFormatError(f"recipe: {error}") from None
         base = cls._read(data["base"], bases - 1) if "base" in data else None
@@ -246,7 +259,7 @@ class BiregularGraph:
         if recipe is not None and recipe.algorithm == TRANSPOSE:
             recipe = recipe.base
         elif recipe is not None:
-            recipe = Recipe(TRANSPOSE, 1, self.n2, self.n1, self.d2, base=recipe)
+            recipe = recipe.under(TRANSPOSE, 1, self.n2, self.n1, self.d2)
         rows = _kernels.transpose_rows(self.neighbors, self.n2)
         return BiregularGraph._trusted(rows, self.n1, recipe)
 
@@ -348,7 +361,7 @@ def as_graph(graph_or_mask: Any) -> BiregularGraph:
 
 def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
     """``neighbors`` as a non-empty 2-D int64 array, refusing floats, bools and objects."""
-    rows = _as_array("neighbors", neighbors)
+    rows = as_array("neighbors", neighbors)
     if rows.ndim != 2 or rows.size == 0:
         raise InvalidInputError(
             f"neighbors must be a non-empty 2-D array (n1, d1), got shape {rows.shape}"
@@ -358,7 +371,7 @@ def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
     return rows.astype(np.int64)
 
 
-def _as_array(name: str, value: Any) -> NDArray[Any]:
+def as_array(name: str, value: Any) -> NDArray[Any]:
     """``value`` as an array, or an error that names the argument."""
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} is a masked array; say what its holes are: .filled(0)")
@@ -372,7 +385,7 @@ def _dense(mask: Any) -> NDArray[Any]:
     """``mask`` as a non-empty 2-D numeric array; torch tensors come to the CPU first."""
     if hasattr(mask, "detach"):
         mask = _from_tensor(mask)
-    dense = _as_array("mask", mask)
+    dense = as_array("mask", mask)
     if dense.ndim != 2 or dense.size == 0:
         raise InvalidInputError(f"a mask must be a non-empty 2-D array, got shape {dense.shape}")
     if dense.dtype.kind not in "biuf":

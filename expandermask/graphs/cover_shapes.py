@@ -88,7 +88,8 @@ def _why_none(size: int, least: int, tall: int, wide: int) -> str:
             f"covers nothing smaller: a base of the same degrees has sizes {multiples} with T a "
             f"proper divisor of {size} and at least {least}"
         )
-    below = next((t for t in range(size - 1, least, -1) if _base_sizes(t, least)), None)
-    above = next(t for t in range(size + 1, size + 2 * least + 1) if _base_sizes(t, least))
+    fewest = 2 * least  # every even t from here on covers T' = t / 2
+    below = next((t for t in range(size - 1, fewest - 1, -1) if _base_sizes(t, least)), None)
+    above = next(t for t in (max(size + 1, fewest), size + 2) if _base_sizes(t, least))
     near = " or ".join(f"{t * tall}x{t * wide}" for t in (below, above) if t)
     return f"{why}; the nearest that do: {near}"

@@ -26,7 +26,6 @@ from expandermask.errors import (
 )
 from expandermask.graphs import _covering_kernels
 from expandermask.graphs.biregular import (
-    _MAX_BASES,
     BiregularGraph,
     Builder,
     Recipe,
@@ -289,12 +288,9 @@ def _tower(base: BiregularGraph, levels: int, seed: int, *, proved: bool) -> Bir
 
 def _recipe(algorithm: str, base: BiregularGraph, r: int, seed: int) -> Recipe | None:
     """The recipe of a covering, if the base has one that a file may hold one more on top of."""
-    below, depth = base.recipe, 0
-    while below is not None:
-        below, depth = below.base, depth + 1
-    if base.recipe is None or depth > _MAX_BASES:
+    if base.recipe is None:
         return None
-    return Recipe(algorithm, VERSION, base.n1 * r, base.n2 * r, base.d1, seed, base=base.recipe)
+    return base.recipe.under(algorithm, VERSION, base.n1 * r, base.n2 * r, base.d1, seed)
 
 
 def _from_recipe(recipe: Recipe, base: BiregularGraph | None) -> BiregularGraph:

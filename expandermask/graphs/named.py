@@ -89,11 +89,23 @@ def _from_lcf(name: str, n: int, shifts: list[int], repeats: int) -> BiregularGr
     return BiregularGraph(rows, n // 2, recipe=Recipe(name, VERSION, n // 2, n // 2, 3))
 
 
+def _complete_from(recipe: Recipe, base: BiregularGraph | None) -> BiregularGraph:
+    if recipe.d1 != recipe.n2:
+        raise InvalidInputError(f"d1 = n2 in a complete graph, got {recipe.d1} and {recipe.n2}")
+    return complete_bipartite(recipe.n1, recipe.n2)
+
+
+def _hypercube_from(recipe: Recipe, base: BiregularGraph | None) -> BiregularGraph:
+    if recipe.n1.bit_length() != recipe.d1:
+        raise InvalidInputError(f"no hypercube has n1 = {recipe.n1} and d1 = {recipe.d1}")
+    return hypercube(recipe.d1)
+
+
 BUILDERS: dict[str, tuple[int, Builder]] = {
-    "complete_bipartite": (VERSION, lambda recipe, base: complete_bipartite(recipe.n1, recipe.n2)),
+    "complete_bipartite": (VERSION, _complete_from),
     "heawood": (VERSION, lambda recipe, base: heawood()),
     "pappus": (VERSION, lambda recipe, base: pappus()),
     "desargues": (VERSION, lambda recipe, base: desargues()),
     "tutte_coxeter": (VERSION, lambda recipe, base: tutte_coxeter()),
-    "hypercube": (VERSION, lambda recipe, base: hypercube(recipe.d1)),
+    "hypercube": (VERSION, _hypercube_from),
 }

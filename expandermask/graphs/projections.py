@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from expandermask.errors import InvalidInputError
 from expandermask.graphs import _covering_kernels
-from expandermask.graphs.biregular import BiregularGraph, as_graph
+from expandermask.graphs.biregular import BiregularGraph, as_array, as_graph
 
 Labels = NDArray[np.int64]
 
@@ -120,7 +120,7 @@ def _given(
     maps = []
     sizes = (("left", graph.n1, base.n1), ("right", graph.n2, base.n2))
     for (name, above, below), given in zip(sizes, projection, strict=True):
-        labels = np.asarray(given)
+        labels = as_array(name, given)
         if labels.shape != (above,) or labels.dtype.kind not in "iu":
             raise InvalidInputError(
                 f"projection: the {name} map must be an integer array of shape ({above},), "

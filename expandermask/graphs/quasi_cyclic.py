@@ -17,10 +17,11 @@ from expandermask.errors import (
     InvalidInputError,
     check_integer,
     check_shape,
+    divisors_between,
     nearest_multiples,
     require_memory,
 )
-from expandermask.graphs import _kernels
+from expandermask.graphs import _covering_kernels
 from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed, random_biregular
 
@@ -82,10 +83,9 @@ def _lift(base: BiregularGraph, r: int, seed: int) -> BiregularGraph:
     if edges >= 2**31:
         raise InvalidInputError(f"n1*d1 = {edges} edges; the limit is 2**31 - 1 = {2**31 - 1}")
     require_memory(32 * edges, f"a graph of {edges} edges")
-    state = np.array([derive_seed(seed, ALGORITHM, "voltages")], dtype=np.uint64)
-    drawn = [_kernels.below(state, r) for _ in range(base.num_edges)]
-    voltages = np.array(drawn, dtype=np.int64).reshape(base.n1, 1, base.d1)
-    places = (np.arange(r)[:, None] + voltages) % r
+    stream = np.uint64(derive_seed(seed, ALGORITHM, "voltages"))
+    voltages = _covering_kernels.random_voltages(base.n1, base.d1, r, stream)
+    places = (np.arange(r)[:, None] + voltages[:, None, :]) % r
     groups = base.neighbors[:, None, :].astype(np.int64) * r
     # A row meets each group once and the base's rows ascend, so these rows ascend too.
     rows = (groups + places).reshape(base.n1 * r, base.d1).astype(np.int32)
@@ -96,9 +96,7 @@ def _lift(base: BiregularGraph, r: int, seed: int) -> BiregularGraph:
 
 def _orders(n1: int, n2: int, d1: int) -> list[int]:
     """Every r > 1 that divides both sides and leaves d1 neighbours in a simple base."""
-    sizes = np.arange(2, n2 // d1 + 1)
-    orders: list[int] = sizes[gcd(n1, n2) % sizes == 0].tolist()
-    return orders
+    return divisors_between(gcd(n1, n2), 2, n2 // d1)
 
 
 def usual_order(n1: int, n2: int, d1: int) -> int:

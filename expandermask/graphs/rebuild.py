@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expandermask.errors import FileFormatError, InvalidInputError
+from expandermask.errors import FileFormatError, InvalidInputError, NotProvedError
 from expandermask.graphs.biregular import TRANSPOSE, BiregularGraph, Builder, Recipe
 from expandermask.graphs.coverings import BUILDERS as COVERINGS
 from expandermask.graphs.designs import BUILDERS as DESIGNS
@@ -33,12 +33,15 @@ BUILDERS: dict[str, tuple[int, Builder]] = {
 }
 """For each algorithm its version and the function that follows a recipe of it."""
 
+_ON_A_BASE = {*COVERINGS, *QUASI_CYCLIC, TRANSPOSE}
+
 
 def rebuild(recipe: Recipe) -> BiregularGraph:
     """Make the graph of ``recipe`` again, bit for bit.
 
     Raises `FileFormatError` for a recipe of an unknown algorithm or another version of one, and for
-    one that describes no graph.
+    one that describes no graph; `TooLargeError` for one that does not fit in memory. What fits is
+    made, however long its construction takes.
 
     >>> from expandermask.graphs import random_biregular
     >>> graph = random_biregular(12, 6, 3, rng=7)
@@ -56,10 +59,12 @@ def rebuild(recipe: Recipe) -> BiregularGraph:
             f"cannot rebuild a graph of algorithm {recipe.algorithm!r} version {recipe.version}; "
             f"this library knows version {version}"
         )
+    if recipe.base is not None and recipe.algorithm not in _ON_A_BASE:
+        raise FileFormatError(f"a recipe of {recipe.algorithm!r} rests on no base")
     base = None if recipe.base is None else rebuild(recipe.base)
     try:
         graph = build(recipe, base)
-    except InvalidInputError as error:
+    except (InvalidInputError, NotProvedError) as error:
         raise FileFormatError(f"the recipe is not buildable: {error}") from None
     if graph.recipe != recipe:
         raise FileFormatError(f"the recipe {recipe} describes {graph.recipe} instead")

@@ -18,7 +18,15 @@ from expandermask.errors import (
     NotProvedError,
     TooLargeError,
 )
-from expandermask.graphs import Recipe, catalog, feasible, random_biregular, rebuild
+from expandermask.graphs import (
+    Recipe,
+    catalog,
+    complete_bipartite,
+    covering,
+    feasible,
+    random_biregular,
+    rebuild,
+)
 from tests.oracles import graphs as oracle
 from tests.oracles import spectra
 from tests.strategies import feasible_shapes, seeds, shapes
@@ -193,6 +201,41 @@ def test_recipes_that_cannot_be_rebuilt(field, value):
     recipe = {**random_biregular(12, 6, 3, rng=0).recipe.to_dict(), field: value}
     with pytest.raises(FileFormatError):
         rebuild(Recipe.from_dict(recipe))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "hypercube", "n1": 1, "n2": 1, "d1": 24},
+        {"algorithm": "complete_bipartite", "n1": 40_000, "n2": 40_000, "d1": 2},
+        {"algorithm": "gribinski_marcus", "n1": 100_000, "n2": 50_000, "d1": 3},
+        {"algorithm": "gribinski_marcus", "n1": 300, "n2": 100, "d1": 50},
+        {"algorithm": "lps", "n1": 10**6, "n2": 10**6, "d1": 6},
+        {"algorithm": "quasi_cyclic", "n1": 10**4000, "n2": 10, "d1": 3},
+        {"algorithm": "random_biregular", "base": {}},
+        {"algorithm": "transpose"},
+    ],
+)
+def test_hostile_recipes_are_refused_before_anything_is_built(changes):
+    recipe = {**random_biregular(12, 6, 3, rng=0).recipe.to_dict(), **changes}
+    if "base" in changes:
+        recipe["base"] = random_biregular(6, 6, 3, rng=0).recipe.to_dict()
+    with pytest.raises(FileFormatError):
+        rebuild(Recipe.from_dict(recipe))
+
+
+def test_a_recipe_that_no_file_could_hold_is_not_kept():
+    graph = complete_bipartite(3, 2)
+    for layers in [2, 1, 1, 1, 1, 1, 1, 1]:
+        graph = covering(graph, layers, rng=0)
+        assert rebuild(Recipe.from_dict(graph.recipe.to_dict())) == graph
+    assert graph.transpose().recipe is None
+    assert covering(graph, 1).recipe is None
+
+
+def test_feasible_answers_at_once_for_the_largest_shapes():
+    for shape in [(2**28, 2**28, 2), (2**31 - 1, 2**31 - 1, 3), (10**9, 10**9, 10**9)]:
+        assert len(feasible(*shape).options) == len(catalog.METHODS) - 1
 
 
 def test_random_proves_every_shape_up_to_40():
