@@ -61,10 +61,10 @@ class Completion:
                     column = left
                 self._column[row] = column
                 return True
-            for mover in np.flatnonzero(self._column == column):
+            for mover in np.flatnonzero(self._column == column).tolist():
                 for other in np.flatnonzero(self._absent[mover]).tolist():
                     if other not in came:
-                        came[other] = (int(mover), column)
+                        came[other] = (mover, column)
                         queue.append(other)
                 if len(came) == self._slack.size:
                     break

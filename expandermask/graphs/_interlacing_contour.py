@@ -52,8 +52,8 @@ def value_at(x: float) -> Contour:
 def contour_of(moments: list[fmpq], expected: fmpq_poly) -> Contour:
     """A circle for the functional L(w**i) = moments[i], made for polynomials like ``expected``.
 
-    Its radius is taken so that it passes through the saddle of the integrand; of the centres for
-    which few nodes matter, the one with the smallest radius.
+    Its radius is taken so that it passes through the saddle of the integrand; of the centres, the
+    one for which the fewest nodes matter, and then the one with the largest radius.
     """
     roots = np.sort([float(r.real.mid()) for r, _ in expected.numer().complex_roots()])
     centres = np.round(2 * roots[-1] * _DYADIC * np.arange(1, _CENTRES) / _CENTRES) / _DYADIC
@@ -61,15 +61,14 @@ def contour_of(moments: list[fmpq], expected: fmpq_poly) -> Contour:
     usable = [circle for circle in circles if circle is not None]
     if not usable:
         raise NotProvedError("no contour was found on which the later matchings can be averaged")
-    enough = 1.25 * min(circle.matter for circle in usable) + 1
-    return min((c for c in usable if c.matter <= enough), key=lambda circle: circle.radius)
+    return min(usable, key=lambda circle: (circle.matter, -circle.radius))
 
 
 def _circle(moments: list[fmpq], centre: float, roots: Reals) -> Contour | None:
     """The circle about ``centre`` through the saddle, or None if terms cancel on it."""
     n = len(moments) - 1
     about = _moments_about(moments, centre)
-    least = max(roots[-1] - centre, 0.0) + 0.02 * roots[-1]
+    least = max(roots[-1] - centre, 0.0) + 2 * (roots[-1] - roots[0]) / n + 1 / _DYADIC
     radii = np.round(np.linspace(least, 2 * roots[-1], 120) * _DYADIC) / _DYADIC
     kernel = (_floats(about) / radii[:, None] ** np.arange(n + 1)).sum(axis=1)
     radii, kernel = radii[kernel > 0], kernel[kernel > 0]

@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from expandermask.errors import NotProvedError
 from expandermask.graphs import _interlacing_kernels
 from expandermask.graphs._interlacing_contour import DROP, Complexes, Contour, Reals
 
 Indices = tuple[NDArray[np.int64], ...]
 Point = tuple[complex, complex]
 
-_MARGIN = 5.0
+_MARGIN = 2.0
 _FEW = 300
-_ANGLES, _SHARES = 1.4, 1.6
+_ANGLES, _SHARES = 1.2, 1.5
+_OUT = 1e6
+_STARTS = (0.8, 1.0, 1.25, 1.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,18 @@ def find_saddles(
 ) -> tuple[list[Point], Reals]:
     """The saddle (sigma, y) for each node of the contour, and the Hessian of h at the first.
 
-    The first node is real, and so is its saddle; it is followed around the contour. A saddle that
-    is not found leaves a poor contour, as the self-check will say.
+    The first node is real, and so is its saddle; it is followed around the contour. Of two real
+    solutions the saddle is the one farther from the edge of the domain, with the larger sigma + y.
+    One that is not found leaves a poor contour, as the self-check will say.
     """
-    first, hessian = _newton(contour.w[0].real, node, order, starts[0] if starts else (1.0, 1.0))
+    w = contour.w[0].real
+    if starts is None:
+        tries = [_newton(w, node, order, (start, start))[0] for start in _STARTS]
+        starts = [max(tries, key=lambda at: (at[0] + at[1]).real)]
+    first, hessian = _newton(w, node, order, starts[0])
     found = [first]
     for i in range(1, contour.w.size):
-        start = starts[i] if starts else found[-1]
+        start = starts[i] if i < len(starts) else found[-1]
         found.append(_newton(complex(contour.w[i]), node, order, start)[0])
     return found, hessian
 
@@ -140,12 +148,15 @@ def _newton(w: complex, node: Node, order: int, start: Point) -> tuple[Point, Re
     at = start
     while (state := _derivatives(w, node, order, at)) is None:
         at = (1.3 * at[0], 1.3 * at[1])
+        if abs(at[0]) > _OUT:
+            raise NotProvedError(f"the rows chosen so far have an eigenvalue above {w:.6g}")
     for _ in range(40):
         residual, jacobian, _ = state
         size = np.abs(residual).max()
         if size < 1e-3:
             break
-        step, t, moved = np.linalg.solve(jacobian, -residual), 1.0, None
+        step, moved = np.linalg.solve(jacobian, -residual), None
+        t = min(1.0, abs(at[0] + at[1] - 1) / (4 * np.abs(step).max()))
         while moved is None and t > 1e-3:
             trial = (at[0] + t * step[0], at[1] + t * step[1])
             moved = _derivatives(w, node, order, trial)
@@ -206,7 +217,7 @@ def matching_nodes(
         return np.ones_like(s), np.ones_like(s), np.zeros_like(s)
     r = s + y - 1
     middle, aside = np.array([1, 1]) * r[0].real.item() / 2, np.array([1, -1]) * r[0].real.item()
-    along = max(middle @ hessian @ middle + order, 1.0)
+    along = max(middle @ hessian @ middle + order, order / 4)
     across = max(-(aside @ hessian @ aside), 1.0)
     spread = np.sqrt(-2 * np.log(DROP))
     angles = int(min(order + 1, _ANGLES * spread * np.sqrt(along) + 8))

@@ -22,6 +22,7 @@ from expandermask.graphs._interlacing_contour import Contour, Reals, contour_of,
 from expandermask.graphs._interlacing_quadrature import Node, Point, children
 from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
 from expandermask.graphs.interlacing import (
+    long_short_degree,
     matching_power,
     rectangular_convolution,
     require_divisible_sides,
@@ -29,16 +30,17 @@ from expandermask.graphs.interlacing import (
 from expandermask.graphs.random import RandomState, draw_seed
 
 if TYPE_CHECKING:
-    from flint import fmpq, fmpq_poly
+    from flint import fmpq_poly
     from tqdm import tqdm
 
 Integers = NDArray[np.int64]
 
 ALGORITHM, VERSION = "gribinski_marcus", 1
 
-SELF_CHECK = 1e-2
+SELF_CHECK = 1e-3
 """Largest relative error allowed in sum_c cnt_c p_c(x) = m p(x)."""
 _TIE = 1e-3
+_LONG_SIDE, _SHORT_SIDE, _SHORT_SIDE_TWO = 16384, 80, 128
 _GRID = 2**16
 
 
@@ -121,12 +123,29 @@ def interlacing_feasible(n1: int, n2: int, d1: int) -> str | None:
 
 
 def _too_large(n1: int, n2: int, d1: int, d2: int) -> str | None:
-    """Why a shape is beyond the sizes the sums were measured at, with the nearest within."""
-    return None
+    """Why a shape is beyond the sizes the self-check was seen to hold at, with one within them."""
+    long, short, degree = long_short_degree(n1, n2, d1, d2)
+    most = _SHORT_SIDE_TWO if degree == 2 else _SHORT_SIDE
+    if short <= most and long <= _LONG_SIDE:
+        return None
+    k = min(long // short, _LONG_SIDE // 2)
+    n = min(short, most, _LONG_SIDE // k)
+    d = min(degree, n)
+    near = (k * n, n, d) if n1 >= n2 else (n, k * n, k * d)
+    return (
+        f"(n1, n2, d1) = ({n1}, {n2}, {d1}) is beyond the sizes at which double precision is known "
+        f"to pass the self-check: sides up to {_LONG_SIDE} and {most} at degree {degree}; "
+        f"nearest that works: {near}"
+    )
 
 
 class _Run:
-    """One run for a shape with n1 = k n2: the rows chosen so far and log p(x) of the last node."""
+    """One run for a shape with n1 = k n2.
+
+    ``multiplicity`` counts the edges of the finished matchings, ``log_value`` is the logarithm of
+    the expectation at ``x`` given all that is chosen, ``values`` its history, and ``worst`` the
+    largest disagreement seen by the self-check.
+    """
 
     def __init__(self, n1: int, n2: int, degree: int, seed: int) -> None:
         from expandermask.certificates.bounds import RamanujanBound
@@ -174,14 +193,22 @@ class _Run:
         return chosen
 
     def _begin(self, index: int) -> Contour:
-        """The functional of the matchings after this one, and the exact value to start from."""
+        """The functional of the matchings after this one; sets the exact value to start from."""
+        from flint import fmpq
+
         n, m = self.n2 - 1, self.n1 - 1
         star = matching_power(n, m, self.k, 1)
         expected = rectangular_convolution(self._characteristic(index), star, n, m)
         later = self.degree - index - 1
         future = matching_power(n, m, self.k, later)
-        x = _rational(self.x)
-        self.log_value = _log(rectangular_convolution(expected, future, n, m)(x))
+        x = fmpq(*self.x.as_integer_ratio())
+        value = rectangular_convolution(expected, future, n, m)(x)
+        if value <= 0:
+            raise NotProvedError(f"the expectation before matching {index + 1} is not positive")
+        exact = math.log(int(value.p)) - math.log(int(value.q))
+        if index > 1:
+            self._compare(self.log_value - exact)
+        self.log_value = exact
         if later == 0:
             return value_at(self.x)
         powers = [[0] * i + [1] for i in range(n + 1)]
@@ -198,12 +225,16 @@ class _Run:
     def _check(self, log_scale: float, values: Reals, counts: Integers) -> None:
         """The children's expectations must average to the parent's."""
         mean = float(counts @ values) / int(counts.sum())
-        error = abs(mean * math.exp(min(log_scale - self.log_value, 700.0)) - 1)
-        self.worst = max(self.worst, error)
-        if not error <= SELF_CHECK:
+        self._compare(log_scale + math.log(mean) - self.log_value if mean > 0 else math.inf)
+
+    def _compare(self, log_ratio: float) -> None:
+        """Refuse two evaluations of one expectation that differ by more than ``SELF_CHECK``."""
+        self.worst = max(self.worst, abs(log_ratio))
+        if not abs(log_ratio) <= SELF_CHECK:
             raise NotProvedError(
-                f"the expectations of the children miss the parent's by {error:.1e} (relative), "
-                f"more than {SELF_CHECK}: double precision does not reach this shape"
+                "the expectations of the children do not average to the parent's: the logarithms "
+                f"differ by {log_ratio:.1e}, more than {SELF_CHECK}; double precision does not "
+                "reach this shape"
             )
 
     def _choose(self, values: Reals, completion: Completion, index: int, row: int) -> int:
@@ -268,16 +299,6 @@ def _permutation(n: int, seed: int) -> Integers:
         j = _kernels.below(state, i + 1)
         order[i], order[j] = order[j], order[i]
     return order
-
-
-def _rational(x: float) -> fmpq:
-    from flint import fmpq
-
-    return fmpq(*x.as_integer_ratio())
-
-
-def _log(value: fmpq) -> float:
-    return math.log(int(value.p)) - math.log(int(value.q))
 
 
 def _from_recipe(recipe: Recipe, base: BiregularGraph | None) -> BiregularGraph:

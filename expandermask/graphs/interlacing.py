@@ -98,7 +98,7 @@ def expected_characteristic_polynomial(n1: int, n2: int, d1: int) -> fmpq_poly:
     from flint import fmpq_poly
 
     n1, n2, d1, d2 = check_ramanujan_shape(n1, n2, d1)
-    m, n, copies = _long_short_degree(n1, n2, d1, d2)
+    m, n, copies = long_short_degree(n1, n2, d1, d2)
     nontrivial = matching_power(n - 1, m - 1, m // n, copies)
     zeros = fmpq_poly([0, 1]) ** max(0, n2 - n1)
     return nontrivial * fmpq_poly([-d1 * d2, 1]) * zeros
@@ -108,15 +108,14 @@ def largest_expected_root(n1: int, n2: int, d1: int) -> tuple[float, float]:
     """Enclose the largest root, d1 d2 aside, of the expected characteristic polynomial.
 
     Compare it with rho**2 = (sqrt(d1 - 1) + sqrt(d2 - 1))**2, which it never reaches: some graph
-    (with repeated edges, perhaps) has all its nontrivial eigenvalues below the root.
+    (with repeated edges, perhaps) has no nontrivial eigenvalue above the root.
 
     Returns
     -------
     (lo, hi) : floats
-        The root lies in [lo, hi], two neighbouring floats or nearly. Both ends are proved in exact
-        arithmetic: after moving the origin to hi no coefficient is negative, so no root lies above;
-        and the polynomial is negative or zero somewhere in [lo, hi] or has a root above lo because
-        all its roots are real.
+        The root lies in [lo, hi], and hi - lo is at most 2**-49 hi. Both ends are decided in exact
+        arithmetic, by the signs of the coefficients after moving the origin there: none is negative
+        at hi, so no root lies above; one is at lo, so a root lies above, since all are real.
 
     Examples
     --------
@@ -125,7 +124,7 @@ def largest_expected_root(n1: int, n2: int, d1: int) -> tuple[float, float]:
     (7.742, True)
     """
     n1, n2, d1, d2 = check_ramanujan_shape(n1, n2, d1)
-    m, n, copies = _long_short_degree(n1, n2, d1, d2)
+    m, n, copies = long_short_degree(n1, n2, d1, d2)
     return largest_root(matching_power(n - 1, m - 1, m // n, copies), d1 * d2)
 
 
@@ -156,12 +155,7 @@ def largest_root(p: fmpq_poly, above: float) -> tuple[float, float]:
             lo = middle
 
 
-def divisible_sides(n1: int, n2: int) -> bool:
-    """Whether one side is a multiple of the other, as sums of matchings need."""
-    return max(n1, n2) % min(n1, n2) == 0
-
-
-def _long_short_degree(n1: int, n2: int, d1: int, d2: int) -> tuple[int, int, int]:
+def long_short_degree(n1: int, n2: int, d1: int, d2: int) -> tuple[int, int, int]:
     """The longer side, the shorter, and the degree of the longer side's vertices."""
     require_divisible_sides(n1, n2)
     return (n1, n2, d1) if n1 >= n2 else (n2, n1, d2)
@@ -169,9 +163,9 @@ def _long_short_degree(n1: int, n2: int, d1: int, d2: int) -> tuple[int, int, in
 
 def require_divisible_sides(n1: int, n2: int) -> None:
     """Raise `InvalidInputError` unless one side is a multiple of the other."""
-    if divisible_sides(n1, n2):
-        return
     long, short = max(n1, n2), min(n1, n2)
+    if long % short == 0:
+        return
     near = [size for size in (long // short * short, -(-long // short) * short)]
     name = "n1" if n1 > n2 else "n2"
     raise InvalidInputError(

@@ -115,7 +115,7 @@ def _nearest_degree(n1: int, n2: int) -> str:
     common = gcd(n1, n2)
     if common == 1:
         return "; the sides have no common factor"
-    least = next(p for p in range(2, common + 1) if common % p == 0)
+    least = divisors_between(common, 2, common)[0]
     degree = nearest_multiples(n2 // least, n2 // common, n2 // common, n2 // least)[-1]
     return f"; the nearest that works: d1 = {degree} (r = {least})"
 
