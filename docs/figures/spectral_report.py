@@ -21,8 +21,8 @@ INTRODUCTION = """# Spectral report
 What each construction gives at a few shapes, small graphs and LoRA masks among them: $\\sigma_2$
 (the upper end of its proved enclosure) over several seeds, beside the [limit](limits.md) that no
 graph of the shape can be below and the Ramanujan bound. A method is missing from a shape it cannot
-make, and interlacing families where they take longer than a minute; one that takes no seed is run once. Every graph is PROVED. Made by
-`python benchmarks/spectral_report.py`.
+make, and interlacing families where one takes longer than a minute; what takes no seed, or only to
+break ties, is run once. Every graph is PROVED. Made by `python benchmarks/spectral_report.py`.
 
 ```{image} ../figures/spectral_report.png
 :alt: sigma_2 over the limit of the shape, by method

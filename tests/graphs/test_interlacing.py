@@ -299,6 +299,21 @@ def test_a_wrong_expectation_is_noticed(monkeypatch):
         gribinski_marcus(6, 6, 3, rng=0)
 
 
+def test_a_matching_must_begin_where_the_last_one_ended():
+    run = gm._Run(6, 6, 3, 0)
+    for shift in (0, 1):
+        run.multiplicity[np.arange(6), (np.arange(6) + shift) % 6] += 1
+    cycle = fmpq_poly(
+        [fmpq(round(c)) for c in np.poly(2 + 2 * np.cos(np.pi * np.arange(1, 6) / 3))][::-1]
+    )
+    exact = rectangular_convolution(cycle, matching_power(5, 5, 1, 1), 5, 5)(fmpq(8))
+    run.log_value = math.log(float(exact.p) / float(exact.q))
+    run._begin(2)
+    run.log_value += 2e-3
+    with pytest.raises(NotProvedError, match=r"do not average to the parent's.*2.0e-03"):
+        run._begin(2)
+
+
 def test_a_repeated_edge_is_refused_not_repaired(monkeypatch):
     """Values that are positive only where an edge is repeated."""
 
