@@ -14,7 +14,7 @@ VALUES = "#0072B2"
 BOUND = "#D55E00"
 LIMIT = "#000000"
 SIDES = {"A": "#0072B2", "B": "#009E73"}
-METHODS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+METHODS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 
 
 def new_axes(ax: Axes | None, size: tuple[float, float] = (6.4, 4.4)) -> Axes:
