@@ -23,7 +23,7 @@ from expandermask.errors import (
     NotProvedError,
 )
 from expandermask.files import write_text
-from expandermask.graphs import feasible, ramanujan_graph
+from expandermask.graphs import Recipe, feasible, ramanujan_graph
 from expandermask.graphs.catalog import METHODS
 from expandermask.masks import MaskPlan, load_mask, save_mask
 from expandermask.masks.files import SUFFIXES
@@ -74,7 +74,7 @@ def mask(
         save_mask(output, graph)
     _print_certificate(certificate, as_json)
     if not as_json and graph.recipe is not None:
-        made = f"made by {graph.recipe.algorithm}, seed {graph.recipe.seed}"
+        made = f"made by {_algorithms(graph.recipe)}, seed {graph.recipe.seed}"
         typer.echo(made + (f", written to {output}" if output else ""))
 
 
@@ -232,6 +232,12 @@ def _print_certificate(certificate: Certificate, as_json: bool) -> None:
     ]
     for name, value in rows:
         typer.echo(f"{name:<14} {value}")
+
+
+def _algorithms(recipe: Recipe) -> str:
+    """What made a graph, and what that rests on: "two_lift_tower of complete_bipartite"."""
+    name = recipe.algorithm
+    return name if recipe.base is None else f"{name} of {_algorithms(recipe.base)}"
 
 
 def _parse_targets(targets: str) -> str | list[str]:

@@ -114,7 +114,9 @@ def test_feasible_says_which_constructions_can():
 def test_mask_by_a_method():
     done = run("mask", 60, 60, 4, "--method", "lps")
     assert done.returncode == 0
-    assert "made by lps" in done.stdout
+    assert "made by lps, seed 0" in done.stdout
+    turned = run("mask", 24, 64, 8, "--method", "geometry")
+    assert "made by transpose of array_code" in turned.stdout
     refused = run("mask", 768, 8, 2, "--method", "lps")
     assert refused.returncode == 2
     assert "those that can: design, random" in refused.stderr

@@ -11,61 +11,40 @@ from numba import njit
 
 
 @njit(cache=True)
-def _negative_inverse(re, im, column, image):
-    """Sweep re + i im, symmetric with its lower triangle given, to minus its inverse; log det.
-
-    Goodnight's symmetric sweep, without pivoting; ``column`` and ``image`` are (2, n) scratch.
-    """
+def _invert(re, im):
+    """Invert re + i im in place by Gauss-Jordan without pivoting; return log det."""
     n = re.shape[0]
     log_det = 0j
     for p in range(n):
         pivot = complex(re[p, p], im[p, p])
         log_det += np.log(pivot)
         inverse = 1.0 / pivot
+        re[p, p], im[p, p] = 1.0, 0.0
         for j in range(n):
-            a, b = max(p, j), min(p, j)
-            x, y = re[a, b], im[a, b]
-            column[0, j], column[1, j] = x, y
-            image[0, j] = x * inverse.real - y * inverse.imag
-            image[1, j] = x * inverse.imag + y * inverse.real
-        column[0, p], column[1, p] = 0.0, 0.0
-        image[0, p], image[1, p] = -inverse.real, -inverse.imag
+            x, y = re[p, j], im[p, j]
+            re[p, j] = x * inverse.real - y * inverse.imag
+            im[p, j] = x * inverse.imag + y * inverse.real
         for i in range(n):
             if i != p:
-                x, y = image[0, i], image[1, i]
-                for j in range(i + 1):
-                    re[i, j] -= x * column[0, j] - y * column[1, j]
-                    im[i, j] -= x * column[1, j] + y * column[0, j]
-        for j in range(n):
-            a, b = max(p, j), min(p, j)
-            re[a, b], im[a, b] = image[0, j], image[1, j]
+                x, y = re[i, p], im[i, p]
+                re[i, p], im[i, p] = 0.0, 0.0
+                for j in range(n):
+                    re[i, j] -= x * re[p, j] - y * im[p, j]
+                    im[i, j] -= x * im[p, j] + y * re[p, j]
     return log_det
 
 
 @njit(cache=True)
 def _fill(re, im, w, sigma, y, fixed, first, second):
-    """Write the lower triangle of w - fixed - first / sigma - second / y into re + i im."""
+    """Write w - fixed - first / sigma - second / y into re + i im."""
     n = fixed.shape[0]
     u, v = 1.0 / sigma, 1.0 / y
     for i in range(n):
-        for j in range(i + 1):
+        for j in range(n):
             re[i, j] = -fixed[i, j] - u.real * first[i, j] - v.real * second[i, j]
             im[i, j] = -u.imag * first[i, j] - v.imag * second[i, j]
         re[i, i] += w.real
         im[i, i] += w.imag
-
-
-@njit(cache=True)
-def _apply(re, im, x, out):
-    """Write minus (re + i im) x, for a symmetric matrix given by its lower triangle, into out."""
-    n = re.shape[0]
-    for i in range(n):
-        out[i] = 0j
-        for j in range(i):
-            entry = complex(re[i, j], im[i, j])
-            out[i] -= entry * x[j]
-            out[j] -= entry * x[i]
-        out[i] -= complex(re[i, i], im[i, i]) * x[i]
 
 
 @njit(cache=True)
@@ -85,20 +64,22 @@ def child_factors(w, sigma, y, fixed, first, second, counts, step):
     factors = np.empty((nodes, n), dtype=np.complex128)
     on_counts = np.empty(n, dtype=np.complex128)
     on_step = np.empty(n, dtype=np.complex128)
-    column, image = np.empty((2, n)), np.empty((2, n))
     for b in range(nodes):
         _fill(re, im, w[b], sigma[b], y[b], fixed, first, second)
-        log_det[b] = _negative_inverse(re, im, column, image)
-        _apply(re, im, counts, on_counts)
-        _apply(re, im, step, on_step)
+        log_det[b] = _invert(re, im)
         count_count, count_step, step_step = 0j, 0j, 0j
         for i in range(n):
+            on_counts[i], on_step[i] = 0j, 0j
+            for j in range(n):
+                entry = complex(re[i, j], im[i, j])
+                on_counts[i] += entry * counts[j]
+                on_step[i] += entry * step[j]
             count_count += counts[i] * on_counts[i]
             count_step += counts[i] * on_step[i]
             step_step += step[i] * on_step[i]
         nu = mu / y[b]
         for c in range(n):
-            gg = -complex(re[c, c], im[c, c]) - 2 * on_counts[c] / m + count_count / m**2
+            gg = complex(re[c, c], im[c, c]) - 2 * on_counts[c] / m + count_count / m**2
             sg = on_step[c] - count_step / m
             both, mixed = step_step + 2 * sg + gg, sg + gg
             factors[b, c] = 1 - mu * both + nu * gg - mu * nu * (both * gg - mixed * mixed)
