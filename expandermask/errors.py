@@ -71,6 +71,16 @@ def check_size(name: str, value: object) -> int:
     return size
 
 
+def check_edges(n1: int, d1: int) -> int:
+    """The number of edges, n1 * d1, if a graph can hold as many: below 2**31."""
+    edges = n1 * d1
+    if edges >= _SIZE_LIMIT:
+        raise InvalidInputError(
+            f"n1*d1 = {edges} edges; the limit is 2**31 - 1 = {_SIZE_LIMIT - 1}"
+        )
+    return edges
+
+
 def check_shape(n1: object, n2: object, d1: object) -> tuple[int, int, int, int]:
     """Return ``(n1, n2, d1, d2)`` if a simple biregular graph of that shape exists, else raise."""
     return _check(check_size("n1", n1), check_size("n2", n2), check_size("d1", d1), least=1)

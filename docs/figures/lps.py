@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from sympy import primerange
 
-from expandermask.certificates import ramanujan_bound, spectrum
+from expandermask.certificates import kesten_mckay, ramanujan_bound, spectrum
 from expandermask.graphs.distances import diameter, girth, least_diameter
 from expandermask.graphs.lps import lps
 
@@ -24,7 +24,7 @@ def draw_spectrum(p: int, q: int, ax: Axes) -> None:
     bound = ramanujan_bound(p + 1, p + 1)
     ax.ecdf(values[1:], color=BLUE, label=f"{values.size - 1} nontrivial singular values")
     x = np.linspace(0, bound, 2000)
-    density = (p + 1) * np.sqrt(np.maximum(4 * p - x * x, 0)) / (math.pi * ((p + 1) ** 2 - x * x))
+    density = kesten_mckay(p + 1, p + 1, x)
     law = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2) * x[1]])
     ax.plot(x, law, color=GREY, lw=2, label="Kesten-McKay law of the tree")
     ax.axvline(bound, color=RED, lw=1.5, label=rf"bound $2\sqrt{{{p}}}$ = {bound:.3f}")

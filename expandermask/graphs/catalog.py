@@ -18,7 +18,7 @@ from expandermask.graphs.cover_shapes import cover_of
 from expandermask.graphs.coverings import TOWER, covering, two_lift_tower
 from expandermask.graphs.designs import design, design_source, is_quick
 from expandermask.graphs.geometries import geometry, geometry_of
-from expandermask.graphs.gribinski_marcus import gribinski_marcus, interlacing_feasible
+from expandermask.graphs.gribinski_marcus import gribinski_marcus, interlacing_obstacle
 from expandermask.graphs.lps import lps, lps_obstacle, lps_parameters
 from expandermask.graphs.named import complete_bipartite
 from expandermask.graphs.quasi_cyclic import quasi_cyclic, usual_order
@@ -250,7 +250,7 @@ def _check_lps(n1: int, n2: int, d1: int) -> None:
 
 
 def _check_interlacing(n1: int, n2: int, d1: int) -> None:
-    if reason := interlacing_feasible(n1, n2, d1):
+    if reason := interlacing_obstacle(n1, n2, d1):
         raise InfeasibleShapeError(reason)
 
 

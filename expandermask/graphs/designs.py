@@ -17,7 +17,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.errors import InvalidInputError, check_ramanujan_shape, require_memory
+from expandermask.errors import (
+    check_edges,
+    check_ramanujan_shape,
+    require_memory,
+)
 from expandermask.graphs import _design_kernels, _kernels, balance
 from expandermask.graphs._design_table import Design, shipped_table
 from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
@@ -78,9 +82,7 @@ def design(n1: int, n2: int, d1: int, *, rng: RandomState = None) -> BiregularGr
     1.0
     """
     n1, n2, d1, d2 = check_ramanujan_shape(n1, n2, d1)
-    seed, edges = draw_seed(rng), n1 * d1
-    if edges >= 2**31:
-        raise InvalidInputError(f"n1*d1 = {edges} edges; the limit is 2**31 - 1 = {2**31 - 1}")
+    seed, edges = draw_seed(rng), check_edges(n1, d1)
     require_memory(8 * edges, f"a graph of {edges} edges")
     if n1 >= n2:
         rows = _long_side_rows(n1, n2, d1, seed)

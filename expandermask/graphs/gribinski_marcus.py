@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from expandermask.errors import InvalidInputError, NotProvedError, check_ramanujan_shape
 from expandermask.graphs import _kernels
-from expandermask.graphs._completion import Completion
+from expandermask.graphs._interlacing_completion import Completion
 from expandermask.graphs._interlacing_contour import Contour, Reals, contour_of, value_at
 from expandermask.graphs._interlacing_quadrature import Node, Point, children
 from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
@@ -66,8 +66,9 @@ def gribinski_marcus(
         A shape the theorem does not cover, or one beyond the sizes at which the sums are known to
         be accurate; names the nearest that works.
     NotProvedError
-        Every remaining column would repeat an edge (the theorem is about multigraphs; nothing is
-        repaired), the self-check failed, or the finished graph was not certified.
+        Every column that keeps the roots below the bound leads to a repeated edge (the theorem is
+        about multigraphs; nothing is repaired), the self-check failed, or the finished graph was
+        not certified.
 
     Notes
     -----
@@ -107,11 +108,11 @@ def gribinski_marcus(
     return graph
 
 
-def interlacing_feasible(n1: int, n2: int, d1: int) -> str | None:
+def interlacing_obstacle(n1: int, n2: int, d1: int) -> str | None:
     """None if `gribinski_marcus` takes this shape, else the reason why not; costs nothing.
 
-    >>> interlacing_feasible(60, 60, 3)
-    >>> interlacing_feasible(12, 8, 2)
+    >>> interlacing_obstacle(60, 60, 3)
+    >>> interlacing_obstacle(12, 8, 2)
     'one of n1, n2 must be a multiple of the other, got 12 and 8; nearest that work: n1 = 8 or 16'
     """
     try:

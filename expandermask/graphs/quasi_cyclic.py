@@ -15,6 +15,7 @@ import numpy as np
 from expandermask.errors import (
     InfeasibleShapeError,
     InvalidInputError,
+    check_edges,
     check_integer,
     check_shape,
     divisors_between,
@@ -79,9 +80,7 @@ def quasi_cyclic(
 
 def _lift(base: BiregularGraph, r: int, seed: int) -> BiregularGraph:
     """The Z_r lift of ``base`` by voltages drawn from ``seed``."""
-    edges = r * base.num_edges
-    if edges >= 2**31:
-        raise InvalidInputError(f"n1*d1 = {edges} edges; the limit is 2**31 - 1 = {2**31 - 1}")
+    edges = check_edges(r * base.n1, base.d1)
     require_memory(32 * edges, f"a graph of {edges} edges")
     stream = np.uint64(derive_seed(seed, ALGORITHM, "voltages"))
     voltages = _covering_kernels.random_voltages(base.n1, base.d1, r, stream)

@@ -14,7 +14,13 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.errors import InvalidInputError, check_integer, check_shape, require_memory
+from expandermask.errors import (
+    InvalidInputError,
+    check_edges,
+    check_integer,
+    check_shape,
+    require_memory,
+)
 from expandermask.graphs import _kernels
 from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
 
@@ -65,9 +71,7 @@ def random_biregular(n1: int, n2: int, d1: int, *, rng: RandomState = None) -> B
     """
     n1, n2, d1, d2 = check_shape(n1, n2, d1)
     seed = draw_seed(rng)
-    edges = n1 * d1
-    if edges >= 2**31:
-        raise InvalidInputError(f"n1*d1 = {edges} edges; the limit is 2**31 - 1 = {2**31 - 1}")
+    edges = check_edges(n1, d1)
     require_memory(8 * edges, f"a graph of {edges} edges")
     if n1 >= n2:
         rows = _long_side_rows(n1, n2, d1, seed)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from fractions import Fraction
 from math import isqrt
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -24,8 +20,7 @@ from expandermask.graphs import balance, random_biregular
 from expandermask.graphs.balance import balanced, exact_bits
 from tests.oracles import balance as oracle
 from tests.strategies import Shape, feasible_shapes, seeds
-
-ROOT = Path(__file__).parents[2]
+from tests.without_compiler import only_with_compiler, passed_without_compiler
 
 
 def long_shapes(largest: int) -> list[Shape]:
@@ -292,25 +287,6 @@ def test_kernel_whole_run_gives_the_golden_graph(few_kicks):
 FEW_KICKS = "ba161a5a9b8f77224b55090efa37aa613004fd7cddc8a53e84d08ff2af4faa83"
 
 
-@pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="this is the run it would start"
-)
+@only_with_compiler
 def test_the_kernels_pass_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    result = subprocess.run(
-        [
-            *command,
-            "-o",
-            "addopts=--import-mode=importlib",
-            "-k",
-            "test_kernel",
-            str(Path(__file__)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    assert " passed" in result.stdout
+    assert passed_without_compiler(__file__, "test_kernel") > 0

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,8 +13,8 @@ from expandermask.graphs.projections import covering_projection
 from tests.oracles import coverings as oracle
 from tests.oracles import graphs
 from tests.strategies import seeds, shapes
+from tests.without_compiler import only_with_compiler, passed_without_compiler
 
-ROOT = Path(__file__).parents[2]
 layers = st.integers(1, 7)
 
 
@@ -75,18 +70,6 @@ def test_the_search_agrees_with_trying_all_maps(above, below):
     assert found == {"PROVED", "REFUTED"}
 
 
-@pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="this is the run it would start"
-)
+@only_with_compiler
 def test_the_kernels_pass_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    result = subprocess.run(
-        [*command, "-o", "addopts=--import-mode=importlib", str(Path(__file__))],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    assert " passed, 1 skipped" in result.stdout
+    assert passed_without_compiler(__file__) > 0

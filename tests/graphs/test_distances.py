@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -31,8 +27,7 @@ from expandermask.graphs.distances import diameter, girth, least_diameter
 from tests.oracles import distances as oracle
 from tests.oracles import graphs as graph_oracle
 from tests.strategies import seeds, shapes
-
-ROOT = Path(__file__).parents[2]
+from tests.without_compiler import only_with_compiler, passed_without_compiler
 
 KNOWN = [  # graph, girth, diameter
     (heawood(), 6, 3),
@@ -149,19 +144,7 @@ def test_least_diameter():
         least_diameter(0, 1, 1)
 
 
-@pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="this is the run it would start"
-)
+@only_with_compiler
 def test_the_kernels_pass_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
     names = "kernels_agree or known_graphs or least or left_as"
-    result = subprocess.run(
-        [*command, "-o", "addopts=--import-mode=importlib", "-k", names, str(Path(__file__))],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    assert " passed" in result.stdout
+    assert passed_without_compiler(__file__, names) > 0

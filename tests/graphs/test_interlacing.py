@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -21,7 +20,7 @@ import expandermask as xm
 from expandermask.certificates import ramanujan_bound
 from expandermask.errors import InfeasibleShapeError, InvalidInputError, NotProvedError
 from expandermask.graphs import Recipe, _interlacing_kernels
-from expandermask.graphs._completion import Completion
+from expandermask.graphs._interlacing_completion import Completion
 from expandermask.graphs._interlacing_quadrature import children
 from expandermask.graphs.interlacing import (
     expected_characteristic_polynomial,
@@ -31,9 +30,10 @@ from expandermask.graphs.interlacing import (
 )
 from tests.oracles import interlacing as oracle
 from tests.strategies import seeds
+from tests.without_compiler import only_with_compiler, passed_without_compiler
 
 gm = importlib.import_module("expandermask.graphs.gribinski_marcus")  # the package has it shadowed
-gribinski_marcus, interlacing_feasible = gm.gribinski_marcus, gm.interlacing_feasible
+gribinski_marcus, interlacing_obstacle = gm.gribinski_marcus, gm.interlacing_obstacle
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/vectors/golden_interlacing.json").read_text())["graphs"]
@@ -198,21 +198,9 @@ def test_a_child_is_the_oracles():
         assert ratios[b] == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="this is the run it would start"
-)
+@only_with_compiler
 def test_the_kernel_passes_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    result = subprocess.run(
-        [*command, "-o", "addopts=--import-mode=importlib", "-k", "oracles", str(Path(__file__))],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    assert " passed" in result.stdout
+    assert passed_without_compiler(__file__, "oracles") > 0
 
 
 # -- completions ---------------------------------------------------------------------------------
@@ -251,7 +239,7 @@ def test_proved_simple_and_rebuilt_by_the_recipe(shape, turned, seed):
     version, build = gm.BUILDERS["gribinski_marcus"]
     assert version == 1
     assert build(graph.recipe, None) == graph
-    assert interlacing_feasible(n1, n2, d1) is None
+    assert interlacing_obstacle(n1, n2, d1) is None
 
 
 @pytest.mark.parametrize("entry", GOLDEN, ids=lambda e: "{n1}x{n2}-{d1}-{seed}".format(**e))
@@ -349,7 +337,7 @@ def test_sides_that_do_not_divide(shape):
         InvalidInputError, match=r"multiple of the other.*nearest that work"
     ) as info:
         gribinski_marcus(*shape, rng=0)
-    assert interlacing_feasible(*shape) == str(info.value)
+    assert interlacing_obstacle(*shape) == str(info.value)
     with pytest.raises(InvalidInputError, match="multiple of the other"):
         expected_characteristic_polynomial(*shape)
 
@@ -359,7 +347,7 @@ def test_infeasible_shapes():
         gribinski_marcus(5, 5, 6)
     with pytest.raises(InfeasibleShapeError, match="stars"):
         gribinski_marcus(6, 3, 1)
-    assert "exceeds" in str(interlacing_feasible(5, 5, 6))
+    assert "exceeds" in str(interlacing_obstacle(5, 5, 6))
 
 
 @given(st.integers(1, 400), st.integers(2, 400), st.data())
@@ -367,21 +355,21 @@ def test_beyond_the_known_sizes_the_nearest_is_named(k, n, data):
     shape = (k * n, n, data.draw(st.integers(2, n)))
     if data.draw(st.booleans()):
         shape = (n, k * n, k * shape[2])
-    reason = interlacing_feasible(*shape)
+    reason = interlacing_obstacle(*shape)
     if min(shape[:2]) <= 80 and max(shape[:2]) <= 16384:
         assert reason is None
     if reason is not None:
         assert "self-check" in reason
         near = tuple(int(x) for x in reason.split("works: (")[1].rstrip(")").split(","))
-        assert interlacing_feasible(*near) is None
+        assert interlacing_obstacle(*near) is None
         assert near != shape
         with pytest.raises(InvalidInputError, match="beyond the sizes"):
             gribinski_marcus(*shape, rng=0)
 
 
 def test_a_long_side_beyond_the_known_sizes():
-    assert "nearest that works: (16384, 2, 2)" in str(interlacing_feasible(40000, 2, 2))
-    assert interlacing_feasible(14336, 4, 2) is None
+    assert "nearest that works: (16384, 2, 2)" in str(interlacing_obstacle(40000, 2, 2))
+    assert interlacing_obstacle(14336, 4, 2) is None
 
 
 @pytest.mark.slow

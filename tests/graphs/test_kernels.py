@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from hypothesis import given, settings
 from expandermask.graphs import _kernels
 from tests.oracles import graphs as oracle
 from tests.strategies import seeds, shapes
+from tests.without_compiler import only_with_compiler, passed_without_compiler
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors"
@@ -88,18 +86,6 @@ def test_a_repair_that_cannot_succeed_gives_up():
     assert not oracle.repaired(rows, oracle.SplitMix64(0))
 
 
-@pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="this is the run it would start"
-)
+@only_with_compiler
 def test_the_kernels_pass_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    result = subprocess.run(
-        [*command, "-o", "addopts=--import-mode=importlib", str(Path(__file__))],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    assert " passed, 1 skipped" in result.stdout
+    assert passed_without_compiler(__file__) > 0

@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +21,7 @@ from expandermask.graphs.lps import (
     lps_girth,
 )
 from tests.oracles import lps as oracle
+from tests.without_compiler import only_with_compiler, passed_without_compiler
 
 lps_module = importlib.import_module("expandermask.graphs.lps")
 ROOT = Path(__file__).parents[2]
@@ -190,19 +188,6 @@ def test_a_recipe_rebuilds_the_graph():
         build(Recipe("lps", 1, 100, 100, 6), None)
 
 
-@pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="this is the run it would start"
-)
+@only_with_compiler
 def test_the_kernels_pass_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    options = ["-o", "addopts=--import-mode=importlib", "-k", "kernel_"]
-    result = subprocess.run(
-        [*command, *options, str(Path(__file__))],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    assert "7 passed" in result.stdout
+    assert passed_without_compiler(__file__, "kernel_") == 7

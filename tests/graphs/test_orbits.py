@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from math import comb, prod
-from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,8 +21,8 @@ from expandermask.graphs.orbits import (
 from tests.oracles import designs as oracle
 from tests.oracles.graphs import SplitMix64
 from tests.strategies import seeds
+from tests.without_compiler import only_with_compiler, passed_without_compiler
 
-ROOT = Path(__file__).parents[2]
 groups = st.integers(2, 12).flatmap(lambda r: st.sampled_from(abelian_groups(r)))
 
 
@@ -139,18 +134,6 @@ def test_short_orbits_only_where_they_fit():
     assert search((2, 2), 2, 6, goal=2, climbs=9, steps=99, seed=0).square == 2  # K_4
 
 
-@pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="this is the run it would start"
-)
+@only_with_compiler
 def test_all_this_holds_with_the_compiler_off():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    result = subprocess.run(
-        [*command, "-o", "addopts=--import-mode=importlib", str(Path(__file__))],
-        cwd=ROOT,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    assert " passed, 1 skipped" in result.stdout
+    assert passed_without_compiler(__file__) > 0
