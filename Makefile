@@ -54,8 +54,9 @@ docs: $(READY) figures
 figures: $(READY)
 	for script in docs/figures/*.py; do $(BIN)/python $$script || exit 1; done
 
-# OpenBLAS is left to choose its kernels, as it does for users. benchmarks/demo_tuning.py, the sweep
-# behind the demo's learning rates, takes most of an hour and is run by hand.
+# OpenBLAS is left to choose its kernels, as it does for users. Run by hand: benchmarks/demo_tuning.py,
+# the sweep behind the demo's learning rates, which takes most of an hour, and
+# benchmarks/theory_tables.py, the measured tables of the theory pages.
 bench: $(READY)
 	for script in masks constructions spectral_report adapter_step demo_accuracy; do \
 	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/$$script.py || exit 1; \
