@@ -290,14 +290,10 @@ class BiregularGraph:
         Raises `InvalidInputError` for an empty array, NaN or any entry other than 0 and 1, and
         `NotBiregularError` if rows or columns differ in degree.
         """
-        dense = _dense(mask)
-        ones = dense != 0
-        if not np.array_equal(dense, ones):
-            bad = dense[~(dense == ones)].flat[0]
-            raise InvalidInputError(f"a mask holds only zeros and ones, got {bad!r}")
+        ones = dense_ones(mask)
         degrees = ones.sum(axis=1)
         _require_equal("row", degrees)
-        return cls(np.nonzero(ones)[1].reshape(dense.shape[0], degrees[0]), dense.shape[1])
+        return cls(np.nonzero(ones)[1].reshape(ones.shape[0], degrees[0]), ones.shape[1])
 
     @classmethod
     def from_biadjacency(cls, matrix: Any) -> BiregularGraph:
@@ -305,29 +301,18 @@ class BiregularGraph:
 
         Explicitly stored zeros are no edges. Raises as `from_mask` does.
         """
-        from scipy.sparse import coo_array, issparse
+        from scipy.sparse import issparse
 
         if not issparse(matrix):
             raise InvalidInputError(
                 f"expected a scipy.sparse matrix, got {type(matrix).__name__}; "
                 "for a dense array use from_mask"
             )
-        if matrix.ndim != 2 or 0 in matrix.shape:
-            raise InvalidInputError(
-                f"a biadjacency matrix is 2-D and not empty, got shape {matrix.shape}"
-            )
-        entries = coo_array(matrix)
-        stored = entries.data != 0
-        if (bad := entries.data[stored & (entries.data != 1)]).size:
-            raise InvalidInputError(f"a biadjacency matrix holds only zeros and ones, got {bad[0]}")
-        rows, columns = (index[stored].astype(np.int64) for index in entries.coords)
-        n1, n2 = entries.shape
-        cells, times = np.unique(rows * n2 + columns, return_counts=True)
-        if times.size and times.max() > 1:
-            raise InvalidInputError(f"entries repeat (parallel edges): got {times.max()} of one")
+        rows, columns = sparse_ones(matrix)
+        n1, n2 = matrix.shape
         degrees = np.bincount(rows, minlength=n1)
         _require_equal("row", degrees)
-        return cls((cells % n2).reshape(n1, degrees[0]), n2)
+        return cls(columns.reshape(n1, degrees[0]), n2)
 
     @classmethod
     def from_networkx(cls, graph: nx.Graph) -> BiregularGraph:
@@ -337,7 +322,7 @@ class BiregularGraph:
         `InvalidInputError` for directed graphs, self-loops, parallel edges, missing ``bipartite``
         attributes and edges inside one side.
         """
-        lefts, rights = _sides(graph)
+        lefts, rights = sides_of(graph)
         column = {node: j for j, node in enumerate(rights)}
         lists = [[column[v] for v in graph.neighbors(u)] for u in lefts]
         _require_equal("left vertex", np.array([len(row) for row in lists]))
@@ -349,14 +334,47 @@ Builder = Callable[[Recipe, BiregularGraph | None], BiregularGraph]
 
 
 def as_graph(graph_or_mask: Any) -> BiregularGraph:
-    """The graph itself, or the graph of a dense or scipy.sparse 0/1 mask."""
+    """The graph itself, or that of a dense or scipy.sparse 0/1 mask or a networkx graph."""
     if isinstance(graph_or_mask, BiregularGraph):
         return graph_or_mask
+    if hasattr(graph_or_mask, "is_directed"):
+        from expandermask.graphs.bipartite import as_bipartite
+
+        return as_bipartite(graph_or_mask).biregular()
     from scipy.sparse import issparse
 
     if issparse(graph_or_mask):
         return BiregularGraph.from_biadjacency(graph_or_mask)
     return BiregularGraph.from_mask(graph_or_mask)
+
+
+def dense_ones(mask: Any) -> NDArray[np.bool_]:
+    """Where a dense mask, an array or tensor of exact zeros and ones, holds ones."""
+    dense = _dense(mask)
+    ones: NDArray[np.bool_] = dense != 0
+    if not np.array_equal(dense, ones):
+        bad = dense[~(dense == ones)].flat[0]
+        raise InvalidInputError(f"a mask holds only zeros and ones, got {bad!r}")
+    return ones
+
+
+def sparse_ones(matrix: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and columns, row by row, of the ones in a scipy.sparse matrix of zeros and ones."""
+    from scipy.sparse import coo_array
+
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise InvalidInputError(
+            f"a biadjacency matrix is 2-D and not empty, got shape {matrix.shape}"
+        )
+    entries = coo_array(matrix)
+    stored = entries.data != 0
+    if (bad := entries.data[stored & (entries.data != 1)]).size:
+        raise InvalidInputError(f"a biadjacency matrix holds only zeros and ones, got {bad[0]}")
+    rows, columns = (index[stored].astype(np.int64) for index in entries.coords)
+    cells, times = np.unique(rows * matrix.shape[1] + columns, return_counts=True)
+    if times.size and times.max() > 1:
+        raise InvalidInputError(f"entries repeat (parallel edges): got {times.max()} of one")
+    return cells // matrix.shape[1], cells % matrix.shape[1]
 
 
 def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
@@ -413,7 +431,7 @@ def _require_equal(what: str, degrees: NDArray[Any]) -> None:
         )
 
 
-def _sides(graph: nx.Graph) -> tuple[list[Any], list[Any]]:
+def sides_of(graph: nx.Graph) -> tuple[list[Any], list[Any]]:
     """The left and right nodes by their ``bipartite`` attribute, refusing what is not simple."""
     if not hasattr(graph, "is_directed"):
         raise InvalidInputError(f"expected a networkx graph, got {type(graph).__name__}")

@@ -1,0 +1,152 @@
+"""Bipartite graphs of any degrees: what a mask is before it is known to be biregular.
+
+The constructions and certificates take a `BiregularGraph`. What is measured of masks from elsewhere
+(Cheeger constants, `inspect_mask`, comparisons) is defined for every 0/1 mask, and takes this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expandermask.errors import InvalidInputError, NotBiregularError
+from expandermask.graphs.biregular import (
+    BiregularGraph,
+    dense_ones,
+    sides_of,
+    sparse_ones,
+)
+
+if TYPE_CHECKING:
+    import networkx as nx
+    import scipy.sparse
+
+
+@dataclass(frozen=True, eq=False)
+class BipartiteGraph:
+    """A simple bipartite graph, left vertices 0 .. n1-1 and right vertices 0 .. n2-1.
+
+    The neighbours of left vertex i are ``rights[starts[i]:starts[i + 1]]``, ascending: the arrays
+    of a CSR matrix without its ones. Vertices may have no neighbours at all. Make one with
+    `as_bipartite` or `from_ones`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from expandermask.graphs.bipartite import as_bipartite
+    >>> path = as_bipartite(np.array([[1, 0], [1, 1]]))
+    >>> path.left_degrees, path.right_degrees
+    (array([1, 2]), array([2, 1]))
+    """
+
+    starts: NDArray[np.int64]
+    """Where the neighbours of each left vertex start: int64, shape (n1 + 1,)."""
+    rights: NDArray[np.int32]
+    """The right ends of all edges, by left vertex: int32, shape (num_edges,)."""
+    n2: int
+    """Number of right vertices."""
+
+    @property
+    def n1(self) -> int:
+        """Number of left vertices."""
+        return len(self.starts) - 1
+
+    @property
+    def num_edges(self) -> int:
+        """Number of edges."""
+        return len(self.rights)
+
+    @property
+    def left_degrees(self) -> NDArray[np.int64]:
+        """The degrees of the left vertices: int64, shape (n1,)."""
+        return np.diff(self.starts)
+
+    @property
+    def right_degrees(self) -> NDArray[np.int64]:
+        """The degrees of the right vertices: int64, shape (n2,)."""
+        return np.bincount(self.rights, minlength=self.n2)
+
+    @property
+    def lefts(self) -> NDArray[np.int64]:
+        """The left ends of all edges, in the order of ``rights``: int64, shape (num_edges,)."""
+        return np.repeat(np.arange(self.n1), self.left_degrees)
+
+    def biadjacency(self) -> scipy.sparse.csr_array:
+        """The biadjacency matrix as a scipy.sparse CSR array: int32 ones, shape (n1, n2)."""
+        from scipy.sparse import csr_array
+
+        ones = np.ones(self.num_edges, dtype=np.int32)
+        return csr_array((ones, self.rights, self.starts), shape=(self.n1, self.n2))
+
+    def transpose(self) -> BipartiteGraph:
+        """The same graph with the sides exchanged."""
+        return from_ones(self.rights, self.lefts, (self.n2, self.n1))
+
+    def biregular(self) -> BiregularGraph:
+        """The same graph as a `BiregularGraph`; `NotBiregularError` if the degrees differ."""
+        for side, degrees in (("left", self.left_degrees), ("right", self.right_degrees)):
+            if degrees.min() != degrees.max() or degrees.min() == 0:
+                raise NotBiregularError(
+                    f"{side} degrees must be equal and positive, "
+                    f"got {degrees.min()} to {degrees.max()}"
+                )
+        return BiregularGraph(self.rights.reshape(self.n1, -1), self.n2)
+
+    def __repr__(self) -> str:
+        return f"BipartiteGraph(n1={self.n1}, n2={self.n2}, num_edges={self.num_edges})"
+
+
+def from_ones(
+    lefts: NDArray[np.integer[Any]], rights: NDArray[np.integer[Any]], shape: tuple[int, int]
+) -> BipartiteGraph:
+    """The graph with these edges, no two of them equal, in any order."""
+    order = np.lexsort((rights, lefts))
+    starts = np.concatenate([[0], np.bincount(lefts, minlength=shape[0]).cumsum()])
+    return BipartiteGraph(starts.astype(np.int64), rights[order].astype(np.int32), shape[1])
+
+
+def as_bipartite(graph_or_mask: Any) -> BipartiteGraph:
+    """The bipartite graph of a 0/1 mask or graph, whatever its degrees.
+
+    Takes a `BipartiteGraph`, a `BiregularGraph`, a dense 2-D array or tensor of exact zeros and
+    ones, a scipy.sparse matrix of ones (stored zeros are no edges), or a networkx graph, whose left
+    side are the nodes with ``bipartite=0`` or, where no node has that attribute, those of a
+    2-colouring. Raises `InvalidInputError` for anything else.
+    """
+    if isinstance(graph_or_mask, BipartiteGraph):
+        return graph_or_mask
+    if isinstance(graph_or_mask, BiregularGraph):
+        graph = graph_or_mask
+        starts = np.arange(0, graph.num_edges + 1, graph.d1, dtype=np.int64)
+        return BipartiteGraph(starts, graph.neighbors.ravel(), graph.n2)
+    if hasattr(graph_or_mask, "is_directed"):
+        return _from_networkx(graph_or_mask)
+    from scipy.sparse import issparse
+
+    if issparse(graph_or_mask):
+        return from_ones(*sparse_ones(graph_or_mask), graph_or_mask.shape)
+    ones = dense_ones(graph_or_mask)
+    lefts, rights = np.nonzero(ones)
+    return from_ones(lefts, rights, (ones.shape[0], ones.shape[1]))
+
+
+def _from_networkx(graph: nx.Graph) -> BipartiteGraph:
+    import networkx as nx
+
+    if not graph.is_directed() and not nx.get_node_attributes(graph, "bipartite"):
+        graph = graph.copy()
+        try:
+            nx.set_node_attributes(graph, nx.bipartite.color(graph), "bipartite")
+        except nx.NetworkXError:
+            raise InvalidInputError(
+                "the graph has an odd cycle, so it is not bipartite and no mask; of a regular "
+                "graph ask certify(graph, definition='regular')"
+            ) from None
+    lefts, rights = sides_of(graph)
+    column = {node: j for j, node in enumerate(rights)}
+    pairs = [(i, column[v]) for i, u in enumerate(lefts) for v in graph.neighbors(u)]
+    edges = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return from_ones(edges[:, 0], edges[:, 1], (len(lefts), len(rights)))
