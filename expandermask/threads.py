@@ -13,6 +13,8 @@ _THREADED_SIZE = 96
 
 @lru_cache(maxsize=1)
 def _controller() -> ThreadpoolController:
+    import scipy.linalg  # noqa: F401  # it brings a BLAS of its own, found only once it is loaded
+
     return ThreadpoolController()
 
 

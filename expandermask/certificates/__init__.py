@@ -1,7 +1,8 @@
 """Why to believe it: bounds, spectra, and rigorous certificates."""
 
 from expandermask.certificates.bounds import Limits, limits, ramanujan_bound
-from expandermask.certificates.certify import Certificate, certify
+from expandermask.certificates.certificate import Certificate
+from expandermask.certificates.certify import certify
 from expandermask.certificates.density import kesten_mckay
 from expandermask.certificates.spectrum import spectrum
 

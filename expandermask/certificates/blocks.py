@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from expandermask.certificates.cholesky import proves_at_most, rounding_margin
-from expandermask.certificates.spectrum import top_nontrivial
+from expandermask.certificates.spectrum import bottom, top_nontrivial
 from expandermask.errors import divisors_between
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.threads import one_blas_thread
@@ -158,6 +158,30 @@ class Blocks:
         self._proved = c
         return True
 
+    def proves_at_least(self, c: float) -> bool:
+        """Whether all eigenvalues are proved to be at least c; True is a proof, False says nothing.
+
+        The eigenvalues of -N are to be at most -c, the all-ones vector included: it has d1 d2.
+        """
+        if not proves_at_most(-self._invariant, 0, -c):
+            return False
+        return all(
+            _proves_at_most(-self.blocks(characters), -c, self._entry_error)
+            for characters in self._chunks()
+        )
+
+    def bottom(self) -> NDArray[np.float64]:
+        """An approximate eigenvector for the least eigenvalue."""
+        least, where = float(np.linalg.eigvalsh(self._invariant)[0]) if self.r > 1 else 0.0, 0
+        for characters in self._chunks():
+            with one_blas_thread(self.size):
+                values = np.linalg.eigvalsh(self.blocks(characters))[:, 0]
+            if values.min() < least:
+                least, where = float(values.min()), int(characters[values.argmin()])
+        if where == 0:
+            return np.repeat(bottom(self._invariant), self.r)
+        return self._lifted(where, 0)
+
     def top_nontrivial(self) -> NDArray[np.float64]:
         """An approximate eigenvector for the largest eigenvalue off the all-ones vector.
 
@@ -186,15 +210,15 @@ class Blocks:
             self._proved = min(self._proved, level)
         if where == 0:
             return np.repeat(vectors[:, -1], self.r)
-        return self._lifted(where)
+        return self._lifted(where, -1)
 
     def _just_above(self, value: float) -> float:
         return value * _OUTWARD + 2 * self.margin(value)
 
-    def _lifted(self, k: int) -> NDArray[np.float64]:
-        """The top eigenvector u of N_k as a real vector on the graph, Re u[j] w**(k g)."""
+    def _lifted(self, k: int, place: int) -> NDArray[np.float64]:
+        """The eigenvector u of N_k at ``place`` as a real one of the graph, Re u[j] w**(k g)."""
         with one_blas_thread(self.size):
-            u = np.linalg.eigh(self.blocks(np.array([k]))[0])[1][:, -1]
+            u = np.linalg.eigh(self.blocks(np.array([k]))[0])[1][:, place]
         u = u / u[np.abs(u).argmax()]  # now one entry is 1, so the real part is not zero
         powers = roots_of_unity(self.r)[k * np.arange(self.r) % self.r]
         return np.asarray((u[:, None] * powers).real.ravel())
@@ -243,9 +267,11 @@ def entry_error(trivial: int) -> float:
 def _proves_at_most(blocks: NDArray[np.complex128], c: float, error: float) -> bool:
     """Whether all eigenvalues of Hermitian matrices within ``error`` of these are proved <= c."""
     n = blocks.shape[-1]
-    margin = rounding_margin(2 * n, n * c) + error
     shifted = -blocks
     diagonal = np.einsum("kii->ki", shifted)
+    # Diagonal entries of c I - N are at most c for a Gram matrix N, and -N brings its own.
+    trace = n * c + max(float(diagonal.real.sum(axis=1).max()), 0.0)
+    margin = rounding_margin(2 * n, trace) + error
     diagonal[:] = np.nextafter(diagonal.real + np.nextafter(c - margin, -np.inf), -np.inf)
     try:
         with one_blas_thread(n):

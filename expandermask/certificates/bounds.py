@@ -20,10 +20,14 @@ from expandermask.errors import check_integer, check_ramanujan_shape
 
 @dataclass(frozen=True)
 class RamanujanBound:
-    """rho for degrees (d1, d2), kept exact: rho**2 = a + 2 sqrt(D) with integers a and D."""
+    """rho for degrees (d1, d2), kept exact: rho**2 = a + 2 sqrt(D) with integers a and D.
+
+    With ``eps`` > 0 the methods are about rho + eps, which "within eps" compares sigma_2 with.
+    """
 
     d1: int
     d2: int
+    eps: float = 0.0
 
     @property
     def a(self) -> int:
@@ -37,19 +41,62 @@ class RamanujanBound:
 
     @property
     def value(self) -> float:
-        """rho, rounded to a float (for display; proofs use the exact form)."""
-        return math.sqrt(self.d1 - 1) + math.sqrt(self.d2 - 1)
+        """rho + eps, rounded to a float (for display; proofs use the exact form)."""
+        return math.sqrt(self.d1 - 1) + math.sqrt(self.d2 - 1) + self.eps
 
     def square_below(self) -> float:
-        """A float that is at most rho**2, within about one part in 2**50 of it."""
+        """A float that is at most (rho + eps)**2, within about one part in 2**50 of it."""
+        if self.eps:
+            return _float_below(self._root_below(_EPS_BITS) ** 2, 2 * _EPS_BITS)
         bits = 52 - (self.a + math.isqrt(4 * self.D) + 1).bit_length()
         scaled = (self.a << bits) + math.isqrt(4 * self.D << 2 * bits)
         return math.ldexp(scaled, -bits)
 
     def exceeded_by(self, square: Fraction) -> bool:
-        """Whether ``square`` > rho**2, decided in integers."""
+        """Whether ``square`` > (rho + eps)**2, decided in integers."""
+        if self.eps:
+            return self._eps_exceeded_by(square)
         excess = square - self.a
         return excess > 0 and excess * excess > 4 * self.D
+
+    def least_square_above(self) -> float:
+        """A float just above (sqrt(d1 - 1) - sqrt(d2 - 1))**2 = a - 2 sqrt(D), the lower end.
+
+        It is 0 for equal degrees, where that end is 0 and nothing lies below.
+        """
+        if self.d1 == self.d2:
+            return 0.0
+        bits = 52 - self.a.bit_length()
+        scaled = (self.a << bits) - math.isqrt(4 * self.D << 2 * bits)
+        return math.ldexp(scaled, -bits)
+
+    def least_missed_by(self, square: Fraction) -> bool:
+        """Whether ``square`` < a - 2 sqrt(D), the least the two-sided definition allows; exact."""
+        room = self.a - square
+        return room > 0 and room * room > 4 * self.D
+
+    def _root_below(self, bits: int) -> int:
+        """2**bits (rho + eps) less at most 3, in integers."""
+        roots = math.isqrt(self.d1 - 1 << 2 * bits) + math.isqrt(self.d2 - 1 << 2 * bits)
+        return roots + math.floor(Fraction(self.eps) * (1 << bits))
+
+    def _eps_exceeded_by(self, square: Fraction) -> bool:
+        """The same with eps: by enclosures of rho + eps, finer and finer.
+
+        They settle every case but equality, which needs a rational rho + eps: (rho + eps)**2 is
+        irrational for a rational eps > 0 unless both d1 - 1 and d2 - 1 are squares.
+        """
+        roots = math.isqrt(self.d1 - 1), math.isqrt(self.d2 - 1)
+        if (roots[0] ** 2, roots[1] ** 2) == (self.d1 - 1, self.d2 - 1):
+            return square > (sum(roots) + Fraction(self.eps)) ** 2
+        bits = _EPS_BITS
+        while True:
+            below, scaled = self._root_below(bits), square * 4**bits
+            if scaled <= below**2:
+                return False
+            if scaled >= (below + 3) ** 2:
+                return True
+            bits *= 2
 
 
 @dataclass(frozen=True)
@@ -111,6 +158,15 @@ def _limits(v: int, w: int, k: int, m: int) -> Limits:
         schur=schur_limit(v, k, m),
         walks=walk_limit(v, w, k, m),
     )
+
+
+_EPS_BITS = 64
+
+
+def _float_below(number: int, bits: int) -> float:
+    """The float at or just below number / 2**bits, for a positive number."""
+    drop = max(number.bit_length() - 53, 0)
+    return math.ldexp(number >> drop, drop - bits)
 
 
 def ramanujan_bound(d1: int, d2: int) -> float:

@@ -49,17 +49,17 @@ def proves_at_most(gram: NDArray[np.int64], trivial: int, c: float) -> bool:
 
     Notes
     -----
-    n**3 / 3 flops, 24 n**2 bytes; LAPACK's dpotrf through numpy, on one BLAS thread.
+    n**3 / 3 flops, 16 n**2 bytes with the Gram matrix; LAPACK's dpotrf, in place, on one BLAS
+    thread. It is called through scipy, whose LAPACK factors three times faster than numpy's.
     """
+    from scipy.linalg.lapack import dpotrf
+
     n = gram.shape[0]
-    alpha = -(-trivial // n)
-    shifted = (alpha - gram).astype(np.float64)
+    shifted = np.empty((n, n))
+    np.subtract(-(-trivial // n), gram, out=shifted)
     diagonal = np.einsum("ii->i", shifted)
     margin = rounding_margin(n, float(diagonal.sum()) + n * c)
     diagonal[:] = np.nextafter(diagonal + np.nextafter(c - margin, -np.inf), -np.inf)
-    try:
-        with one_blas_thread(n):
-            factor = np.linalg.cholesky(shifted)
-    except np.linalg.LinAlgError:
-        return False
-    return bool(np.isfinite(np.einsum("ii->i", factor)).all())
+    with one_blas_thread(n):
+        factor, failed = dpotrf(shifted.T, lower=1, clean=0, overwrite_a=1)
+    return not failed and bool(np.isfinite(np.einsum("ii->i", factor)).all())

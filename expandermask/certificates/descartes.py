@@ -23,14 +23,19 @@ Surd = tuple[int, int]
 
 @dataclass(frozen=True)
 class RootCount:
-    """How many nontrivial eigenvalues of the Gram matrix lie above rho**2, and exactly on it."""
+    """How many nontrivial eigenvalues of the Gram matrix lie beyond, and exactly on, either end.
+
+    The ends are rho**2 = a + 2 sqrt(D) and a - 2 sqrt(D) = (sqrt(d1 - 1) - sqrt(d2 - 1))**2.
+    """
 
     above: int
     ties: int
+    below: int
+    ties_below: int
 
 
 def count_roots(gram: NDArray[np.int64], trivial: int, bound: RamanujanBound) -> RootCount:
-    """Count the nontrivial eigenvalues of ``gram`` above and exactly at rho**2.
+    """Count the nontrivial eigenvalues of ``gram`` above rho**2, below the other end, and at them.
 
     Parameters
     ----------
@@ -53,10 +58,19 @@ def count_roots(gram: NDArray[np.int64], trivial: int, bound: RamanujanBound) ->
     if remainder != 0:
         raise ArithmeticError("the all-ones vector is not an eigenvector of the Gram matrix")
     at_a = nontrivial(fmpz_poly([bound.a, 1]))
-    signs = [_sign(c, 4 * bound.D) for c in _shift_by_w(list(map(int, at_a)), 4 * bound.D)]
-    ties = next(k for k, sign in enumerate(signs) if sign)
+    square = 4 * bound.D
+    shifted = _shift_by_w(list(map(int, at_a)), square)
+    above, ties = _positive_and_zero([_sign(c, square) for c in shifted])
+    # At a - w the coefficients are the conjugates; turning y to -y swaps the sign of odd ones.
+    turned = [_sign((u, -v), square) * (-1) ** k for k, (u, v) in enumerate(shifted)]
+    return RootCount(above, ties, *_positive_and_zero(turned))
+
+
+def _positive_and_zero(signs: list[int]) -> tuple[int, int]:
+    """How many roots of a real-rooted polynomial are positive, and zero, by its signs."""
+    zero = next(k for k, sign in enumerate(signs) if sign)
     seen = [sign for sign in signs if sign]
-    return RootCount(sum(s != t for s, t in pairwise(seen)), ties)
+    return sum(s != t for s, t in pairwise(seen)), zero
 
 
 def _shift_by_w(coefficients: list[int], square: int) -> list[Surd]:

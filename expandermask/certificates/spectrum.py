@@ -64,6 +64,14 @@ def top_nontrivial(side: BiregularGraph, gram: NDArray[np.int64]) -> NDArray[np.
         return np.asarray(np.linalg.eigh(gram - trivial / n)[1][:, -1])
 
 
+def bottom(gram: NDArray[np.int64]) -> NDArray[np.float64]:
+    """An approximate eigenvector for the least eigenvalue of ``gram``, from a dense solver."""
+    from scipy.linalg import eigh
+
+    with one_blas_thread(len(gram)):
+        return np.asarray(eigh(gram.astype(np.float64), subset_by_index=[0, 0])[1][:, 0])
+
+
 def rayleigh_quotient(
     side: BiregularGraph, vector: NDArray[np.float64]
 ) -> tuple[Fraction, NDArray[np.int64]]:
@@ -73,14 +81,36 @@ def rayleigh_quotient(
     sigma_2**2 by the variational principle, with no rounding anywhere. Its error is quadratic in
     that of the vector.
     """
-    n, d1 = side.n2, side.d1
-    bits = (62 - (side.n1 * d1 * d1).bit_length()) // 2
-    bits = min(bits, (62 - n.bit_length()) // 2) - 1
-    x = np.rint(np.ldexp(vector / np.abs(vector).max(), bits)).astype(np.int64)
-    whole, rest = divmod(int(x.sum()), n)
+    x = _integers(side, vector)
+    whole, rest = divmod(int(x.sum()), side.n2)
     x -= whole
     x[:rest] -= 1
     if not x.any():  # the vector was constant: any other one gives a bound too
         x[:2] = 1, -1
+    return _quotient(side, x), x
+
+
+def exact_quotient(
+    side: BiregularGraph, vector: NDArray[np.float64]
+) -> tuple[Fraction, NDArray[np.int64]]:
+    """An exact upper bound on sigma_min**2, and the integer vector that shows it.
+
+    The least eigenvalue of M'M is at most |M x|**2 / |x|**2 whatever the vector x.
+    """
+    x = _integers(side, vector)
+    return _quotient(side, x), x
+
+
+def _integers(side: BiregularGraph, vector: NDArray[np.float64]) -> NDArray[np.int64]:
+    """``vector`` scaled and rounded to integers small enough for `_quotient` not to overflow."""
+    bits = (62 - (side.n1 * side.d1 * side.d1).bit_length()) // 2
+    bits = min(bits, (62 - side.n2.bit_length()) // 2) - 1
+    scaled: NDArray[np.int64] = np.rint(np.ldexp(vector / np.abs(vector).max(), bits)).astype(
+        np.int64
+    )
+    return scaled
+
+
+def _quotient(side: BiregularGraph, x: NDArray[np.int64]) -> Fraction:
     image = x[side.neighbors].sum(axis=1)
-    return Fraction(int(image @ image), int(x @ x)), x
+    return Fraction(int(image @ image), int(x @ x))

@@ -133,23 +133,6 @@ def test_limits_at_the_shapes_of_adapters(shape, square):
     assert float(limits(*shape).best) == pytest.approx(square, abs=1e-6)
 
 
-def test_certificates_written_with_fewer_limits_can_be_read():
-    """Those before the lattice, Schur and walk limits; their ``limit`` is the best they knew."""
-    written = json.loads(certify(cases.double_triples()).to_json())
-    fewer = {name: written["limits"][name] for name in ("trace", "integrality")}
-    old = {**written, "limits": fewer, "limit": 2.0}
-    assert Certificate.from_json(json.dumps(old)).limit == 2
-    wrong = [
-        {**old, "limits": {"integrality": 2.0}},
-        {**old, "limit": written["limit"]},
-        {**old, "limits": {**fewer, "trace": 1.0}},
-        {**old, "sigma2": [1.9, old["sigma2"][1]]},
-    ]
-    for document in wrong:
-        with pytest.raises(FileFormatError, match="does not fit"):
-            Certificate.from_json(json.dumps(document))
-
-
 @pytest.mark.parametrize("bad", [(1, 5, 5), (5, 1, 1), (5, 0, 1), (0, 5, 1), (5, 7, 2), (4, 4, 5)])
 def test_limits_of_impossible_shapes(bad):
     with pytest.raises(InvalidInputError):

@@ -77,9 +77,9 @@ def test_unknown_fields():
 
 
 def test_newer_and_odd_versions():
-    with pytest.raises(FileFormatError, match=r"version 2.*upgrade expandermask"):
-        Certificate.from_json(json.dumps({**DATA, "format_version": 2}))
-    for version in (0, -1, True, 1.0, "1", None):
+    with pytest.raises(FileFormatError, match=r"version 3.*upgrade expandermask"):
+        Certificate.from_json(json.dumps({**DATA, "format_version": 3}))
+    for version in (0, 1, -1, True, 1.0, "1", None):
         with pytest.raises(FileFormatError, match="version"):
             Certificate.from_json(json.dumps({**DATA, "format_version": version}))
 

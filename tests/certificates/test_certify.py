@@ -51,7 +51,7 @@ def check_refutation(mask, proof):
     mask = np.asarray(mask, dtype=int)
     d1, d2 = int(mask[0].sum()), int(mask[:, 0].sum())
     if proof.method == "components":
-        assert proof.components == proof.evidence["components"] == oracle.components(mask.tolist())
+        assert proof.components == oracle.components(mask.tolist())
         assert proof.components > 1
     elif proof.method == "rayleigh":
         turned = mask.T.tolist() if proof.evidence["side"] == "left" else mask.tolist()
@@ -77,7 +77,8 @@ def check(mask, proof):
     assert (proof.n1, proof.n2, proof.d1, proof.d2) == (*mask.shape, d1, d2)
     assert proof.bound == pytest.approx(math.sqrt(d1 - 1) + math.sqrt(d2 - 1), rel=1e-15)
     lo, hi = proof.sigma2
-    assert 0 <= proof.limit <= lo <= hi
+    assert 0 <= proof.limit * (1 - 2**-49) <= lo <= hi
+    assert proof.limit <= hi
     assert proof.limit == max(proof.limits.values())
     assert proof.gap == math.sqrt(d1 * d2) - hi
     assert proof.simple
@@ -110,7 +111,7 @@ def test_known_answers(case, turn):
 def test_ties_are_proved_exactly_and_counted(case):
     proof = certify(case.mask)
     assert (proof.verdict, proof.method) == ("PROVED", "descartes")
-    assert proof.evidence == {"roots_above": 0, "ties": case.ties}
+    assert (proof.evidence["roots_above"], proof.evidence["ties"]) == (0, case.ties)
     assert not is_proved_ramanujan(BiregularGraph.from_mask(case.mask))
 
 
@@ -173,7 +174,7 @@ def test_large_disconnected_graphs():
 
 
 def test_a_tie_beyond_the_exact_tier_is_undecided(monkeypatch):
-    monkeypatch.setattr(import_module("expandermask.certificates.certify"), "EXACT_LIMIT", 31)
+    monkeypatch.setattr(import_module("expandermask.certificates.judge"), "EXACT_LIMIT", 31)
     proof = certify(cases.TIES[0].mask)
     assert (proof.verdict, proof.method, proof.evidence) == ("UNDECIDED", "none", {})
     assert "up to 31" in proof.reason
@@ -270,7 +271,7 @@ def test_every_kind_of_mask_is_one_graph():
     assert {certify(kind).to_json() for kind in kinds} == {certify(graph).to_json()}
 
 
-@pytest.mark.parametrize("definition", ["two-sided", "", None, "One-sided", 1])
+@pytest.mark.parametrize("definition", ["two sided", "", None, "One-sided", 1])
 def test_unknown_definition(definition):
     with pytest.raises(InvalidInputError, match="definition"):
         certify(cases.pappus(), definition=definition)
@@ -296,12 +297,15 @@ def test_what_cannot_be_certified(mask, error):
 
 
 def test_near_the_memory_limit(monkeypatch):
-    graph = random_biregular(20_000, 20_000, 3, rng=0)
+    """The generators refuse what they cannot prove; certify says what it can without a proof."""
+    graph = random_biregular(10_000, 10_000, 3, rng=0)
     memory = psutil.virtual_memory()._replace(available=10**9)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-    for refuse in (certify, is_proved_ramanujan):
-        with pytest.raises(TooLargeError, match=r"20000 vertices needs about 8\.9 GiB"):
-            refuse(graph)
+    with pytest.raises(TooLargeError, match=r"10000 vertices needs about 2\.2 GiB"):
+        is_proved_ramanujan(graph)
+    proof = certify(graph)
+    assert (proof.verdict, proof.method) == ("UNDECIDED", "lanczos")
+    assert "2.2 GiB" in proof.reason
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 3), (2, 5)])

@@ -188,8 +188,10 @@ def test_huge_shapes_are_refused_at_once(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(catalog, "random_biregular", None)  # nothing may be drawn
     with pytest.raises(
-        TooLargeError, match=r"smaller side has 20000 vertices needs about 8\.9 GiB"
+        TooLargeError, match=r"smaller side has 15000 vertices needs about 5\.0 GiB"
     ):
+        ramanujan_graph(15_000, 15_000, 3)
+    with pytest.raises(TooLargeError, match="up to 16384 vertices on the smaller side"):
         ramanujan_graph(20_000, 20_000, 3)
 
 

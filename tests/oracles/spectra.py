@@ -119,6 +119,13 @@ def ramanujan_counts(gram: list[list[int]], d1: int, d2: int) -> tuple[int, int]
     return counts_against(gram, rho_squared(d1, d2))
 
 
+def two_sided_counts(gram: list[list[int]], d1: int, d2: int) -> tuple[int, int]:
+    """(below, ties): nontrivial eigenvalues below (sqrt(d1 - 1) - sqrt(d2 - 1))**2 and on it."""
+    above, on = counts_against(gram, surd(d1 + d2 - 2, -2, (d1 - 1) * (d2 - 1)))
+    on -= d1 == d2  # the trivial eigenvalue, moved to 0, meets the level 0
+    return len(gram) - 1 - above - on, on
+
+
 def encloses(gram: list[list[int]], lo: float, hi: float) -> bool:
     """Whether the largest nontrivial singular value lies in [lo, hi], in exact arithmetic.
 
