@@ -1,9 +1,10 @@
 """Sparse 0/1 masks that are proved to be Ramanujan graphs, and what to do with them."""
 
-from expandermask import certificates, errors, graphs, masks
-from expandermask.certificates import Certificate, certify, spectrum
+from expandermask import certificates, errors, graphs, inspection, masks
+from expandermask.certificates import Certificate, certify, cheeger, spectrum
 from expandermask.errors import ExpanderMaskError
 from expandermask.graphs import BiregularGraph, feasible, ramanujan_graph
+from expandermask.inspection import inspect_mask
 from expandermask.masks import MaskPlan, generate_ramanujan_mask
 
 __version__ = "0.1.0"
@@ -14,10 +15,13 @@ __all__ = [
     "MaskPlan",
     "certificates",
     "certify",
+    "cheeger",
     "errors",
     "feasible",
     "generate_ramanujan_mask",
     "graphs",
+    "inspect_mask",
+    "inspection",
     "masks",
     "ramanujan_graph",
     "spectrum",

@@ -10,7 +10,7 @@ import pytest
 from transformers import BertConfig
 
 from expandermask import Certificate, MaskPlan, cli
-from expandermask.graphs import catalog, hypercube
+from expandermask.graphs import catalog, complete_bipartite, hypercube, random_biregular
 from expandermask.masks import save_mask
 
 
@@ -163,7 +163,7 @@ def test_an_unwritable_output_exits_2(tmp_path, monkeypatch, capsys):
 
 
 def test_a_defect_does_not_exit_as_refuted(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "certify", lambda graph: 1 // 0)
+    monkeypatch.setattr(cli.build, "certify", lambda graph: 1 // 0)
     assert run_here(monkeypatch, "mask", 12, 6, 3) == 70
     assert "ZeroDivisionError" in capsys.readouterr().err
 
@@ -173,3 +173,78 @@ def test_a_config_its_model_refuses_exits_2(tmp_path, monkeypatch, capsys):
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
     assert run_here(monkeypatch, "plan", tmp_path) == 2
     assert "multiple" in capsys.readouterr().err
+
+
+# -- the commands that judge --------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A proved mask, an irregular one, and a plan, as files."""
+    save_mask(tmp_path / "proved.npz", random_biregular(96, 16, 2, rng=5))
+    np.save(tmp_path / "irregular.npy", np.triu(np.ones((9, 7), dtype=int)))
+    MaskPlan.for_shapes({"query": (96, 96)}, r=16, rng=0).save(tmp_path / "plan.json")
+    MaskPlan.for_shapes({"query": (96, 96)}, r=16, rng=1).save(tmp_path / "other.json")
+    return tmp_path
+
+
+def test_certify_by_another_definition(saved, monkeypatch, capsys):
+    file = saved / "complete.npz"
+    save_mask(file, complete_bipartite(5, 2))
+    assert run_here(monkeypatch, "certify", file) == 0
+    assert run_here(monkeypatch, "certify", file, "--definition", "two-sided") == 1
+    assert "sigma_min" in capsys.readouterr().out
+    assert run_here(monkeypatch, "certify", file, "--definition", "within", "--eps", 0.5) == 0
+    assert run_here(monkeypatch, "certify", file, "--definition", "within") == 2
+    assert "eps" in capsys.readouterr().err
+    assert run_here(monkeypatch, "certify", file, "--definition", "both") == 2
+
+
+def test_certify_then_recheck(saved, monkeypatch, capsys):
+    proof = saved / "proof.json"
+    assert run_here(monkeypatch, "certify", saved / "proved.npz", "-o", proof) == 0
+    assert run_here(monkeypatch, "recheck", proof, saved / "proved.npz") == 0
+    assert "CONFIRMED" in capsys.readouterr().out
+    save_mask(saved / "other.npz", random_biregular(96, 16, 2, rng=6))
+    assert run_here(monkeypatch, "recheck", proof, saved / "other.npz") == 1
+    assert "REJECTED: digest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["proved.npz", "irregular.npy", "plan.json"])
+def test_inspect(saved, monkeypatch, capsys, name):
+    figure = saved / "figure.png"
+    assert run_here(monkeypatch, "inspect", saved / name, "--figure", figure) == 0
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    text = capsys.readouterr().out
+    assert ("NOT BIREGULAR" if name == "irregular.npy" else "PROVED") in text
+    assert run_here(monkeypatch, "inspect", saved / name, "--json") == 0
+    assert isinstance(json.loads(capsys.readouterr().out), dict)
+
+
+@pytest.mark.parametrize("kind", ["edge", "vertex"])
+def test_cheeger(saved, monkeypatch, capsys, kind):
+    figure = saved / "cut.svg"
+    file = saved / "irregular.npy"
+    assert run_here(monkeypatch, "cheeger", file, "--kind", kind, "--figure", figure) == 0
+    assert f"{kind} Cheeger constant" in capsys.readouterr().out
+    assert "<svg" in figure.read_text()
+    assert run_here(monkeypatch, "cheeger", file, "--kind", kind, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == kind
+    assert run_here(monkeypatch, "cheeger", saved / "plan.json") == 2
+    assert "holds 1 masks" in capsys.readouterr().err
+    assert run_here(monkeypatch, "cheeger", file, "--kind", "face") == 2
+
+
+def test_compare(saved, monkeypatch, capsys):
+    assert run_here(monkeypatch, "compare", saved / "plan.json", saved / "other.json") == 0
+    assert "Jaccard" in capsys.readouterr().out
+    file = saved / "proved.npz"
+    assert run_here(monkeypatch, "compare", file, file, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["entries"]["jaccard"] == 1
+    assert run_here(monkeypatch, "compare", file, saved / "irregular.npy") == 2
+    assert run_here(monkeypatch, "compare", file, saved / "plan.json") == 2
+
+
+def test_an_unknown_kind_of_figure(saved, monkeypatch, capsys):
+    assert run_here(monkeypatch, "cheeger", saved / "irregular.npy", "--figure", "cut.xyz") == 2
+    assert "--figure 'cut.xyz'" in capsys.readouterr().err

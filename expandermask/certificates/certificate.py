@@ -18,6 +18,7 @@ from expandermask.certificates.bounds import Limits, RamanujanBound, limits
 from expandermask.errors import FileFormatError, InvalidInputError, check_ramanujan_shape
 from expandermask.files import read_document, require_fields, write_document
 from expandermask.graphs.biregular import BiregularGraph
+from expandermask.tables import html_table
 
 Verdict = Literal["PROVED", "REFUTED", "UNDECIDED"]
 Method = Literal["cholesky", "blocks", "descartes", "rayleigh", "components", "lanczos", "none"]
@@ -140,6 +141,9 @@ class Certificate:
             low, high = self.sigma_min
             rows.insert(6, ("sigma_min", f"in [{low:.9g}, {high:.9g}]"))
         return rows
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows())
 
     def __str__(self) -> str:
         lo, hi = self.sigma2

@@ -36,9 +36,10 @@ def check_definition(definition: object, eps: object) -> tuple[Definition, float
         return definition, 0.0
     if not isinstance(eps, numbers.Real) or isinstance(eps, bool):
         raise InvalidInputError(f"definition='within' needs a number eps >= 0, got eps={eps!r}")
-    if not (math.isfinite(eps) and eps >= 0):
+    slack = float(eps)
+    if not (math.isfinite(slack) and slack >= 0):
         raise InvalidInputError(f"eps must be finite and at least 0, got {eps!r}")
-    return definition, float(eps)
+    return definition, slack
 
 
 def graph_for(definition: Definition, graph_or_mask: Any) -> BiregularGraph:

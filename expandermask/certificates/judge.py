@@ -23,7 +23,9 @@ from expandermask.certificates.certificate import (
 )
 from expandermask.certificates.descartes import RootCount, count_roots
 from expandermask.certificates.lanczos import Lanczos, lanczos
+from expandermask.certificates.refine import refined_vector
 from expandermask.certificates.spectrum import exact_quotient, rayleigh_quotient
+from expandermask.certificates.ties import elimination_bits, tie_basis
 from expandermask.graphs import _kernels
 from expandermask.graphs.biregular import BiregularGraph
 
@@ -168,14 +170,10 @@ def _upper_end(case: Case, blocks: Blocks) -> Judgement:
     counted = {"roots_above": roots.above, "ties": roots.ties}
     if roots.above:
         reason = f"{roots.above} nontrivial eigenvalues of M'M lie above rho^2 (exact count)"
-        from expandermask.certificates.refine import refined_vector
-
         vector = case.quotient(*refined_vector(case.side, case.bound))
         return Judgement("REFUTED", "descartes", {**vector, **counted}, reason)
     reason = f"no nontrivial eigenvalue of M'M lies above rho^2 (exact), {roots.ties} equal it"
-    return Judgement(
-        "PROVED", "descartes", {**evidence, **counted, **_for_checking(case, roots)}, reason
-    )
+    return Judgement("PROVED", "descartes", {**evidence, **counted, **_for_checking(case)}, reason)
 
 
 def _lower_end(case: Case, blocks: Blocks, upper: Judgement) -> Judgement:
@@ -210,13 +208,11 @@ def _lower_end_exactly(case: Case, judged: Judgement) -> Judgement:
     evidence = {**judged.evidence, **counted}
     if roots.below:
         reason = f"{roots.below} eigenvalues of M'M lie below the two-sided end (exact count)"
-        from expandermask.certificates.refine import refined_vector
-
         vector = {"least": case.quotient(*refined_vector(case.side, case.bound, below=True))}
         return Judgement("REFUTED", "descartes", {**evidence, **vector}, reason, judged.sigma_min)
     reason = f"{judged.reason}, and none lies below the lower end (exact), "
     reason += f"{roots.ties_below} equal it"
-    evidence = {**evidence, "ties": roots.ties, "roots_above": 0, **_for_checking(case, roots)}
+    evidence = {**evidence, "ties": roots.ties, "roots_above": 0, **_for_checking(case)}
     return Judgement("PROVED", "descartes", evidence, reason, judged.sigma_min)
 
 
@@ -224,16 +220,13 @@ def _roots(case: Case) -> RootCount:
     return count_roots(case.side.gram(), case.side.d1 * case.side.d2, case.bound)
 
 
-def _for_checking(case: Case, roots: RootCount) -> dict[str, Any]:
+def _for_checking(case: Case) -> dict[str, Any]:
     """What lets the stand-alone checker go through a tie in integers."""
-    try:
-        from expandermask.certificates.ties import elimination_bits, tie_basis
-    except ImportError:
-        return {"tie_basis": [], "bits": 64}
     gram, trivial = case.side.gram(), case.side.d1 * case.side.d2
-    tied = roots.ties or (case.definition == "two-sided" and roots.ties_below)
-    basis = tie_basis(gram, case.bound) if tied else []
-    return {"tie_basis": basis, "bits": elimination_bits(gram, trivial, case.bound, basis)}
+    basis = tie_basis(gram, case.bound)
+    two_sided = case.definition == "two-sided"
+    bits = elimination_bits(gram, trivial, case.bound, basis, two_sided)
+    return {"tie_basis": basis, "bits": bits}
 
 
 def _proved_least(blocks: Blocks, square: Fraction) -> float:

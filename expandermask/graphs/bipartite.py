@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.errors import InvalidInputError, NotBiregularError
+from expandermask.errors import InvalidInputError, NotBiregularError, check_size
 from expandermask.graphs.biregular import (
     BiregularGraph,
     dense_ones,
@@ -103,6 +103,8 @@ def from_ones(
     lefts: NDArray[np.integer[Any]], rights: NDArray[np.integer[Any]], shape: tuple[int, int]
 ) -> BipartiteGraph:
     """The graph with these edges, no two of them equal, in any order."""
+    for name, size in zip(("n1", "n2"), shape, strict=True):
+        check_size(name, size)
     order = np.lexsort((rights, lefts))
     starts = np.concatenate([[0], np.bincount(lefts, minlength=shape[0]).cumsum()])
     return BipartiteGraph(starts.astype(np.int64), rights[order].astype(np.int32), shape[1])

@@ -20,6 +20,7 @@ from expandermask.errors import (
     require_memory,
 )
 from expandermask.graphs import _kernels
+from expandermask.tables import html_table
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -220,6 +221,18 @@ class BiregularGraph:
 
     def __repr__(self) -> str:
         return f"BiregularGraph(n1={self.n1}, n2={self.n2}, d1={self.d1}, d2={self.d2})"
+
+    def _repr_html_(self) -> str:
+        made = "edge by edge" if self.recipe is None else self.recipe.algorithm
+        return html_table(
+            [
+                ("shape", f"{self.n1} x {self.n2}"),
+                ("degrees", f"d1 = {self.d1}, d2 = {self.d2}"),
+                ("edges", f"{self.num_edges}"),
+                ("made by", made),
+                ("sha256", self.digest),
+            ]
+        )
 
     # -- what it becomes ---------------------------------------------------------------------
 

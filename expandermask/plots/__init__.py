@@ -1,14 +1,25 @@
 """Pictures, drawn by matplotlib; every function takes ``ax=None`` and returns the Axes."""
 
+from expandermask.plots.compare import layer_overlap, overlap
+from expandermask.plots.cuts import cheeger_intervals, cut
 from expandermask.plots.graphs import bipartite, circular, mask
+from expandermask.plots.plans import spectral_gaps
+from expandermask.plots.report import checkpoint, report
 from expandermask.plots.spectra import density, ratios, spectra, spectrum_against_bound
 
 __all__ = [
     "bipartite",
+    "checkpoint",
+    "cheeger_intervals",
     "circular",
+    "cut",
     "density",
+    "layer_overlap",
     "mask",
+    "overlap",
     "ratios",
+    "report",
     "spectra",
+    "spectral_gaps",
     "spectrum_against_bound",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from fractions import Fraction
 
@@ -11,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expandermask import Certificate, certify
+from expandermask import certify
 from expandermask.certificates import limits, ramanujan_bound
 from expandermask.certificates.bounds import RamanujanBound
-from expandermask.errors import FileFormatError, InvalidInputError
+from expandermask.errors import InvalidInputError
 from expandermask.graphs import random_biregular
 from tests import cases
 from tests.oracles import graphs as oracle

@@ -1,13 +1,8 @@
-"""The command line: parse, call, print. Everything it does is a few lines of the public API.
-
-Exit codes: 0 proved or done, 1 refuted, 2 bad input, 3 undecided.
-"""
+"""The commands that make something: mask, feasible, plan, demo."""
 
 from __future__ import annotations
 
 import json
-import sys
-import traceback
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,36 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from expandermask.certificates import Certificate, certify
-from expandermask.errors import (
-    ExpanderMaskError,
-    InvalidInputError,
-    MissingPackageError,
-    NotProvedError,
-)
-from expandermask.files import write_text
+from expandermask.certificates import certify
+from expandermask.cli._app import INTERRUPTED, Json, app, print_rows
+from expandermask.errors import InvalidInputError, MissingPackageError
 from expandermask.graphs import Recipe, feasible, ramanujan_graph
 from expandermask.graphs.catalog import METHODS
-from expandermask.masks import MaskPlan, load_mask, save_mask
+from expandermask.masks import MaskPlan, save_mask
 from expandermask.masks.files import SUFFIXES
 
 if TYPE_CHECKING:
     from torch import nn
 
-EXIT = {"PROVED": 0, "REFUTED": 1, "UNDECIDED": 3}
-BAD_INPUT = 2
-DEFECT = 70
-INTERRUPTED = 130
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Build, prove and use sparse Ramanujan masks.",
-    epilog="Exit codes: 0 proved or done, 1 refuted, 2 bad input, 3 undecided.",
-)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[int | None, typer.Option(help="Seed; the same seed gives the same masks.")]
 
 
@@ -72,8 +48,11 @@ def mask(
     certificate = certify(graph)
     if output is not None:
         save_mask(output, graph)
-    _print_certificate(certificate, as_json)
-    if not as_json and graph.recipe is not None:
+    if as_json:
+        typer.echo(certificate.to_json(), nl=False)
+        return
+    print_rows(certificate.rows())
+    if graph.recipe is not None:
         made = f"made by {_algorithms(graph.recipe)}, seed {graph.recipe.seed}"
         typer.echo(made + (f", written to {output}" if output else ""))
 
@@ -91,25 +70,6 @@ def feasible_command(
     """
     answers = feasible(n1, n2, d1)
     typer.echo(json.dumps(asdict(answers), indent=1) if as_json else str(answers))
-
-
-@app.command("certify")
-def certify_command(
-    file: Annotated[Path, typer.Argument(help="A mask: .npz, .npy or .json.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the certificate as JSON.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say whether a mask is Ramanujan, with proof; the exit code is the verdict.
-
-    Example: expandermask certify mask.npz
-    """
-    certificate = certify(load_mask(file))
-    if output is not None:
-        write_text(output, certificate.to_json())
-    _print_certificate(certificate, as_json)
-    raise typer.Exit(EXIT[certificate.verdict])
 
 
 @app.command()
@@ -198,42 +158,6 @@ def demo(
         raise typer.Exit(INTERRUPTED)
 
 
-def main() -> None:
-    """Run the command line, turning the library's errors into messages and exit codes."""
-    try:
-        app()
-    except NotProvedError as error:
-        typer.echo(f"undecided: {error}", err=True)
-        sys.exit(EXIT["UNDECIDED"])
-    except (ExpanderMaskError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(BAD_INPUT)
-    except Exception:  # a defect of ours must not leave with 1, which would say "refuted"
-        traceback.print_exc()
-        sys.exit(DEFECT)
-
-
-def _print_certificate(certificate: Certificate, as_json: bool) -> None:
-    if as_json:
-        typer.echo(certificate.to_json(), nl=False)
-        return
-    lo, hi = certificate.sigma2
-    rows = [
-        ("verdict", f"{certificate.verdict} by {certificate.method}: {certificate.reason}"),
-        ("shape", f"{certificate.n1} x {certificate.n2}"),
-        ("degrees", f"d1 = {certificate.d1}, d2 = {certificate.d2}"),
-        ("components", f"{certificate.components}"),
-        ("sigma_2", f"in [{lo:.9g}, {hi:.9g}]"),
-        ("bound", f"{certificate.bound:.9g}  (Ramanujan)"),
-        ("limit", f"{certificate.limit:.9g}  (no mask of this shape is below)"),
-        ("sigma_2/limit", f"{certificate.ratio:.6f}"),
-        ("spectral gap", f"{certificate.gap:.9g}  (sigma_1 - sigma_2)"),
-        ("sha256", certificate.digest),
-    ]
-    for name, value in rows:
-        typer.echo(f"{name:<14} {value}")
-
-
 def _algorithms(recipe: Recipe) -> str:
     """What made a graph, and what that rests on: "two_lift_tower of complete_bipartite"."""
     name = recipe.algorithm
@@ -263,7 +187,3 @@ def _model_on_meta(name: str) -> nn.Module:
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"no usable transformers config at {name!r}: {error}") from None
     return model  # type: ignore[no-any-return]  # transformers is untyped
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,15 @@
+"""The same questions of a mask from anywhere: an array, a graph, a plan, a file, a checkpoint."""
+
+from expandermask.inspection.checkpoint_report import CheckpointReport
+from expandermask.inspection.inspect_mask import inspect_mask
+from expandermask.inspection.mask_report import MaskReport, SideReport
+from expandermask.inspection.products import ProductReport, inspect_product
+
+__all__ = [
+    "CheckpointReport",
+    "MaskReport",
+    "ProductReport",
+    "SideReport",
+    "inspect_mask",
+    "inspect_product",
+]

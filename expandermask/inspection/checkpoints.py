@@ -1,0 +1,163 @@
+"""Masks out of files and folders, for `inspect_mask`: what is there, and nothing executed.
+
+A folder may hold an adapter of this library, a PEFT adapter, or a transformers checkpoint, whole or
+in shards. Weights are read from safetensors only: a ``.bin`` or ``.pt`` file is a pickle, and to
+read one is to run what is in it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expandermask.errors import FileFormatError, InvalidInputError
+from expandermask.files import parse_json, read_bytes
+from expandermask.inspection.supports import StoredTensor
+from expandermask.inspection.tensor_files import read_header
+from expandermask.masks.files import FORMAT as MASK
+from expandermask.masks.files import load_mask
+from expandermask.masks.plan import FORMAT as PLAN
+from expandermask.masks.plan import MaskPlan
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_ADAPTER = "expandermask adapter"  # adapters.files.FORMAT, which cannot be imported without torch
+_CONFIG = "adapter_config.json"
+_WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+_INDEX = "model.safetensors.index.json"
+_READABLE = ".npy, .npz, .json (a mask or a plan), .safetensors, or a folder of these"
+
+
+def open_masks(path: str | os.PathLike[str]) -> Any:
+    """What a file or folder holds: one mask, or a mapping from names to masks.
+
+    One mask is a graph, an array or a scipy.sparse matrix; a mapping is a `MaskPlan` or has arrays
+    or a `StoredTensor` for each name, whose rows are read when asked for.
+
+    Raises
+    ------
+    InvalidInputError
+        The ending is not one that can be read.
+    FileFormatError
+        What is there is missing, truncated, altered or foreign.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder) / "irregular.npy"
+    ...     np.save(file, np.triu(np.ones((2, 2))))
+    ...     open_masks(file)
+    array([[1., 1.],
+           [0., 1.]])
+    """
+    place = Path(path)
+    if place.is_dir():
+        return _open_folder(place)
+    suffix = place.suffix.lower()
+    if suffix in PICKLES:
+        raise InvalidInputError(_no_pickles(place))
+    if suffix == ".safetensors":
+        return read_header(place)
+    if suffix == ".json":
+        return _open_json(place)
+    if suffix in (".npy", ".npz"):
+        return _open_arrays(place)
+    raise InvalidInputError(
+        f"{os.fspath(path)!r}: masks are read from {_READABLE}, got {suffix or 'no ending'!r}"
+    )
+
+
+def _open_json(path: Path) -> Any:
+    content = read_bytes(path)
+    found = parse_json(content)
+    kind = found.get("format") if isinstance(found, dict) else None
+    if kind == PLAN:
+        return MaskPlan.from_json(content)
+    if kind == MASK:
+        return load_mask(path)
+    raise FileFormatError(
+        f"{os.fspath(path)!r} is neither an {MASK} nor an {PLAN}: its field 'format' is {kind!r}"
+    )
+
+
+def _open_arrays(path: Path) -> Any:
+    """The array in a .npy; one or many in a .npz, a mask of `save_mask` or a scipy.sparse matrix.
+
+    `load_mask` would do for biregular masks only.
+    """
+    content = read_bytes(path)
+    try:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return loaded
+        names = set(loaded.files)
+        if "sha256" in names:
+            return load_mask(path)
+        if {"format", "shape", "data"} <= names:
+            from scipy.sparse import load_npz
+
+            return load_npz(io.BytesIO(content))
+        arrays = {name: loaded[name] for name in loaded.files}
+    except (FileFormatError, InvalidInputError):
+        raise
+    except Exception as error:  # on damaged bytes numpy, zipfile and zlib raise many kinds
+        raise FileFormatError(f"cannot read {os.fspath(path)!r}: {error}") from None
+    if not arrays:
+        raise FileFormatError(f"{os.fspath(path)!r} holds no arrays")
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+
+
+def _open_folder(folder: Path) -> Mapping[str, Any]:
+    """The masks of an adapter's folder, or the tensors of a checkpoint's."""
+    config = folder / _CONFIG
+    if config.exists():
+        found = parse_json(read_bytes(config))
+        if isinstance(found, dict) and found.get("format") == _ADAPTER:
+            return MaskPlan.from_json(json.dumps(found.get("plan")))
+    for name in _WEIGHTS:
+        if (folder / name).exists():
+            return read_header(folder / name)
+    if (folder / _INDEX).exists():
+        return _open_shards(folder)
+    pickles = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICKLES)
+    if pickles:
+        raise FileFormatError(_no_pickles(pickles[0]))
+    raise FileFormatError(f"{os.fspath(folder)!r} holds none of {', '.join((*_WEIGHTS, _INDEX))}")
+
+
+def _open_shards(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors of a checkpoint in shards, shard by shard, as its index lists them."""
+    index = parse_json(read_bytes(folder / _INDEX))
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict) or not all(type(shard) is str for shard in places.values()):
+        raise FileFormatError(f"{_INDEX}: weight_map must map names of tensors to names of files")
+    shards = {shard: _read_shard(folder, shard) for shard in sorted(set(places.values()))}
+    for name, shard in places.items():
+        if name not in shards[shard]:
+            raise FileFormatError(f"{_INDEX} puts tensor {name!r} in {shard!r}, which has none")
+    order = sorted(places, key=lambda name: places[name])
+    return {name: shards[places[name]][name] for name in order}
+
+
+def _read_shard(folder: Path, shard: str) -> dict[str, StoredTensor]:
+    """The tensors of one shard, whose name may not lead out of the folder."""
+    if shard != Path(shard).name or "\\" in shard or not shard.endswith(".safetensors"):
+        raise FileFormatError(
+            f"{_INDEX}: a shard must be a .safetensors file in the same folder, got {shard!r}"
+        )
+    if not (folder / shard).exists():
+        raise FileFormatError(f"{_INDEX} names the shard {shard!r}, which is missing")
+    return read_header(folder / shard)
+
+
+def _no_pickles(path: Path) -> str:
+    return (
+        f"{path.name!r} is a pickle: to read it is to run what is in it, so it is not read; save "
+        "the model as safetensors, as save_pretrained does"
+    )

@@ -1,0 +1,129 @@
+"""Tensors in a safetensors file, read by rows and without torch.
+
+The format: 8 bytes with the header's length, a JSON header {name: {dtype, shape, data_offsets}},
+then the raw little-endian data. The header must say exactly what is expected before any data are
+looked at, and no more of the file is in memory than the rows asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from expandermask.errors import FileFormatError
+from expandermask.files import parse_json, require_fields
+from expandermask.inspection.supports import StoredTensor
+
+_LENGTH_BYTES = 8
+_HEADER_LIMIT = 100_000_000
+"""The format's own limit on the length of a header."""
+
+_PLAIN = {
+    **{"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2"},
+    **{"U32": "<u4", "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8"},
+}
+_NAMES = {
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    **{code: np.dtype(kind).name for code, kind in _PLAIN.items()},
+}
+"""The dtypes that can be read, as numpy and torch name them."""
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
+    """Every tensor of a safetensors file by name; their rows are read when asked for.
+
+    Raises `FileFormatError` for a file that is truncated, or no safetensors file.
+    """
+    where = os.fspath(path)
+    try:
+        size = Path(path).stat().st_size
+        with Path(path).open("rb") as stream:
+            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+            if not 0 < length <= min(size - _LENGTH_BYTES, _HEADER_LIMIT):
+                raise FileFormatError(
+                    f"{where!r} is no safetensors file (truncated?): {size} bytes, header of "
+                    f"{length}"
+                )
+            text = stream.read(length)
+    except OSError as error:
+        raise FileFormatError(f"cannot read {where!r}: {error.strerror}") from None
+    try:
+        header = parse_json(text)
+    except FileFormatError as error:
+        raise FileFormatError(f"{where!r} is no safetensors file: its header: {error}") from None
+    if not isinstance(header, dict):
+        raise FileFormatError(f"{where!r} is no safetensors file: its header is no JSON object")
+    header.pop("__metadata__", None)
+    start = _LENGTH_BYTES + length
+    return {
+        name: _stored(path, entry, start, size - start, f"{where!r}, tensor {name!r}")
+        for name, entry in header.items()
+    }
+
+
+def _stored(
+    path: str | os.PathLike[str], entry: object, start: int, room: int, what: str
+) -> StoredTensor:
+    """One tensor as its entry in the header describes it."""
+    fields = require_fields(entry, {"dtype": str, "shape": list, "data_offsets": list}, what)
+    shape, ends, code = fields["shape"], fields["data_offsets"], fields["dtype"]
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise FileFormatError(f"{what}: shape must be integers >= 0, got {shape}")
+    if len(ends) != 2 or not all(type(n) is int for n in ends) or not 0 <= ends[0] <= ends[1]:
+        raise FileFormatError(f"{what}: data_offsets must be two ascending integers, got {ends}")
+    if ends[1] > room:
+        raise FileFormatError(
+            f"{what}: its data end at byte {ends[1]} of {room} (a truncated file?)"
+        )
+    if code in _NAMES and (needed := math.prod(shape) * _word(code).itemsize) != ends[1] - ends[0]:
+        raise FileFormatError(
+            f"{what}: {code} of shape {shape} takes {needed} bytes, and it has {ends[1] - ends[0]}"
+        )
+
+    def read_rows(first: int, last: int) -> NDArray[Any]:
+        if code not in _NAMES:
+            raise FileFormatError(f"{what}: dtype {code} cannot be read, only {sorted(_NAMES)}")
+        width = shape[1]
+        offset = start + ends[0] + first * width * _word(code).itemsize
+        words = np.fromfile(path, _word(code), (last - first) * width, offset=offset)
+        if words.size != (last - first) * width:
+            raise FileFormatError(f"{what}: the file ends before its data (truncated?)")
+        return _values(code, words).reshape(last - first, width)
+
+    return StoredTensor(tuple(shape), _NAMES.get(code, code), read_rows)
+
+
+def _word(code: str) -> np.dtype[Any]:
+    """What numpy reads a value as: itself, or the raw word of a float type it lacks."""
+    return np.dtype({"BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}.get(code) or _PLAIN[code])
+
+
+def _values(code: str, words: NDArray[Any]) -> NDArray[Any]:
+    """The numbers that raw words stand for; float32 holds all of bfloat16 and the 8-bit floats."""
+    if code == "BF16":
+        return np.asarray((words.astype(np.uint32) << 16).view(np.float32))
+    if code == "F8_E5M2":  # the upper half of a float16
+        return np.asarray((words.astype(np.uint16) << 8).view(np.float16))
+    if code == "F8_E4M3":
+        return np.asarray(_E4M3[words])
+    return words
+
+
+def _e4m3_values() -> NDArray[np.float32]:
+    """The 256 values of float8_e4m3fn: bias 7, no infinities, NaN where all but the sign are 1."""
+    word = np.arange(256)
+    exponent, fraction = word >> 3 & 15, word & 7
+    normal = np.ldexp(8.0 + fraction, exponent - 10)
+    size = np.where(exponent == 0, np.ldexp(fraction, -9), normal)
+    size[(word & 127) == 127] = np.nan
+    return np.asarray(np.where(word < 128, size, -size), dtype=np.float32)
+
+
+_E4M3 = _e4m3_values()

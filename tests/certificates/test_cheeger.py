@@ -1,0 +1,363 @@
+"""cheeger() against the definition, known graphs, and what every Cheeger constant satisfies."""
+
+from __future__ import annotations
+
+import json
+import math
+from fractions import Fraction
+from importlib import import_module
+
+import networkx as nx
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from expandermask.certificates import _cheeger_search as search
+from expandermask.certificates.cheeger import cheeger
+from expandermask.certificates.cuts import Cut
+from expandermask.errors import InvalidInputError
+from expandermask.graphs import (
+    complete_bipartite,
+    desargues,
+    heawood,
+    hypercube,
+    pappus,
+    random_biregular,
+)
+from expandermask.graphs.bipartite import as_bipartite
+from tests.cases import bipartition, cycle, prism
+from tests.oracles import cheeger as oracle
+
+KINDS = ("edge", "vertex")
+masks = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
+    lambda shape: arrays(np.int64, shape, elements=st.integers(0, 1))
+)
+
+
+@pytest.fixture
+def no_exact_search(monkeypatch):
+    """Small graphs get intervals, as large ones do."""
+    monkeypatch.setattr(search, "MOST_STEPS", 0.0)
+    monkeypatch.setattr(search, "_WIDEST_TREE", 0)
+
+
+def check(found, mask):
+    """What must be true of every result, whatever its method."""
+    assert found.lower == max(found.bounds.values())
+    assert found.upper == found.cut.ratio
+    assert found.exact == (found.lower == found.upper)
+    assert (found.cut.graph.n1, found.cut.graph.n2) == mask.shape == (found.n1, found.n2)
+
+
+@pytest.mark.parametrize(
+    ("n", "count"),
+    [
+        *[(2, 1), (3, 1), (4, 3), (5, 5), (6, 17), (7, 44), (8, 182), (9, 730)],
+        pytest.param(10, 4032, marks=pytest.mark.slow),
+    ],
+)
+def test_every_connected_bipartite_graph(n, count):
+    """The counts are those of OEIS A005142."""
+    graphs = oracle.connected_bipartite(n)
+    assert len(graphs) == count
+    for mask in graphs:
+        for kind in KINDS:
+            found = cheeger(mask, kind)
+            check(found, mask)
+            assert found.exact
+            assert found.upper == oracle.least_ratio(mask, kind)
+
+
+def one_vertex(graph):
+    """The cut around left vertex 0, to start a search from."""
+    graph = as_bipartite(graph)
+    return Cut(graph, "edge", np.arange(graph.n1) == 0, np.zeros(graph.n2, dtype=bool))
+
+
+@pytest.mark.parametrize("n", range(2, 10))
+def test_branch_and_bound_on_every_connected_bipartite_graph(n):
+    for mask in oracle.connected_bipartite(n):
+        start = one_vertex(mask)
+        least = oracle.least_ratio(mask, "edge")
+        best = search.proved_best(start)
+        assert best.ratio == least
+        assert (best is start) == (start.ratio == least)
+        assert search.proved_best(best) is best
+
+
+@pytest.mark.parametrize("shape", [(14, 14, 3), (16, 12, 3), (9, 12, 4), (40, 10, 2), (11, 11, 5)])
+def test_branch_and_bound_agrees_with_enumeration(shape):
+    for seed in range(4):
+        graph = as_bipartite(random_biregular(*shape, rng=seed))
+        assert search.proved_best(one_vertex(graph)).ratio == cheeger(graph).upper
+
+
+def test_branch_and_bound_in_the_place_of_enumeration(monkeypatch):
+    monkeypatch.setattr(search, "MOST_STEPS", 0.0)
+    graph = random_biregular(32, 32, 3, rng=0)
+    found = cheeger(graph, rng=0)
+    check(found, graph.mask())
+    assert found.exact
+    assert found.method == "branch and bound"
+    assert found.bounds["branch and bound"] == max(found.bounds.values())
+    monkeypatch.setattr(search, "MOST_MOVES", 100.0)
+    given_up = cheeger(graph, rng=0)
+    assert given_up.method == "interval"
+    assert given_up.lower < found.lower <= given_up.upper
+    assert search.proved_best(one_vertex(np.ones((70, 63), dtype=int))) is None
+
+
+@settings(max_examples=120)
+@given(masks, st.sampled_from(KINDS))
+def test_any_mask_against_the_definition(mask, kind):
+    found = cheeger(mask, kind)
+    check(found, mask)
+    assert found.exact
+    assert found.upper == oracle.least_ratio(mask, kind)
+
+
+@pytest.mark.parametrize("n", [4, 6, 10, 24, 30])
+def test_cycles(n):
+    for kind in KINDS:
+        assert cheeger(bipartition(cycle(n)), kind).upper == Fraction(4, n)
+
+
+@pytest.mark.parametrize("n", [3, 4, 9, 20])
+def test_paths_and_stars(n):
+    path, star = nx.path_graph(n), nx.star_graph(n - 1)
+    for kind in KINDS:
+        assert cheeger(path, kind).upper == Fraction(1, n // 2)
+    assert cheeger(star, "edge").upper == 1
+    assert cheeger(star, "vertex").upper == Fraction(1, n // 2)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 5])
+def test_hypercubes(d):
+    """L. H. Harper, Optimal assignments of numbers to vertices, 1964: a face is best."""
+    found = cheeger(hypercube(d))
+    assert found.upper == 1
+    assert found.cut.size == found.cut.boundary
+
+
+@pytest.mark.parametrize("n", [4, 6, 8, 14])
+def test_prisms(n):
+    """C_n times an edge: half of the way round, or one of the two cycles."""
+    assert cheeger(prism(n)).upper == min(1, Fraction(4, n))
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 2), (2, 2), (3, 5), (4, 4), (5, 8), (13, 40)])
+def test_complete_bipartite_graphs(m, n):
+    """B. Mohar, Isoperimetric numbers of graphs, 1989; for vertices half of all, one side only."""
+    graph = complete_bipartite(m, n)
+    half = (m + n) // 2
+    assert cheeger(graph).upper == Fraction(-(-m * n // 2), half)
+    assert cheeger(graph, "vertex").upper == Fraction(min(m, n), half)
+
+
+@pytest.mark.parametrize("graph", [heawood(), pappus(), hypercube(4)])
+def test_named_graphs_against_the_definition(graph):
+    for kind in KINDS:
+        assert cheeger(graph, kind).upper == oracle.least_ratio(graph.mask(), kind)
+
+
+@settings(max_examples=60)
+@given(masks)
+def test_the_chain(mask):
+    """h_V <= h_E <= D h_V."""
+    edge, vertex = (cheeger(mask, kind).upper for kind in KINDS)
+    most = int(max(mask.sum(axis=0).max(), mask.sum(axis=1).max()))
+    assert vertex <= edge <= most * vertex
+
+
+def test_the_chain_over_the_atlas():
+    """Of the connected graphs with 3 to 7 vertices, 790 break the chain h_V / D <= h_E <= h_V."""
+    graphs = [nx.to_numpy_array(g, dtype=np.int64) for g in nx.graph_atlas_g()[4:]]
+    graphs = [g for g in graphs if np.linalg.matrix_rank(np.diag(g.sum(0)) - g) == len(g) - 1]
+    assert len(graphs) == 994
+    broken = []
+    for graph in graphs:
+        edge, vertex = (oracle.least_ratio_of(graph, kind) for kind in KINDS)
+        assert vertex <= edge <= int(graph.sum(axis=0).max()) * vertex
+        if edge > vertex:
+            broken.append(graph)
+    assert len(broken) == 790
+    fewest = [sorted(g.sum(axis=0).tolist()) for g in broken if len(g) <= 4]
+    assert fewest == [[1, 1, 1, 3], [1, 2, 2, 3], [2, 2, 3, 3], [3, 3, 3, 3]]
+
+
+@settings(max_examples=60)
+@given(masks, st.sampled_from(KINDS), st.randoms(use_true_random=False))
+def test_names_and_sides_of_vertices_do_not_matter(mask, kind, random):
+    rows, columns = (random.sample(range(n), n) for n in mask.shape)
+    found = cheeger(mask, kind).upper
+    assert cheeger(mask[rows][:, columns], kind).upper == found
+    assert cheeger(mask.T, kind).upper == found
+
+
+@settings(max_examples=60)
+@given(masks, st.sampled_from(KINDS), st.data())
+def test_another_edge_never_lowers_it(mask, kind, data):
+    holes = np.argwhere(mask == 0).tolist()
+    assume(holes)
+    i, j = data.draw(st.sampled_from(holes))
+    more = mask.copy()
+    more[i, j] = 1
+    assert cheeger(more, kind).upper >= cheeger(mask, kind).upper
+
+
+@settings(max_examples=60)
+@given(masks, st.sampled_from(KINDS), st.integers(0, 2**64 - 1))
+def test_an_interval_holds_the_exact_value(mask, kind, seed):
+    exact = cheeger(mask, kind).upper
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "MOST_STEPS", 0.0)
+        patch.setattr(search, "_WIDEST_TREE", 0)
+        found = cheeger(mask, kind, rng=seed)
+        again = cheeger(mask, kind, rng=seed)
+    check(found, mask)
+    assert found.lower <= exact <= found.upper
+    assert found.method in ("interval", "disconnected")
+    assert found.to_dict() == again.to_dict()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(8, 8, 3), (12, 6, 3), (10, 5, 2)])
+def test_milp_finds_the_best_cut_and_proves_nothing(no_exact_search, kind, shape, monkeypatch):
+    graph = random_biregular(*shape, rng=1)
+    start = one_vertex(graph)
+    monkeypatch.setattr(
+        import_module("expandermask.certificates.cheeger"),  # the name leads to the function
+        "best_cut",
+        lambda graph, kind, seed, progress: Cut(graph, kind, start.left, start.right),
+    )
+    found = cheeger(graph, kind, milp_seconds=60.0, rng=0)
+    check(found, graph.mask())
+    assert found.upper == oracle.least_ratio(graph.mask(), kind) == found.claimed
+    assert found.method == "milp"
+    assert found.lower == cheeger(graph, kind, rng=0).lower
+    assert "not proved" in dict(found.rows())["claimed lower bound"]
+
+
+def test_milp_without_time_to_find_anything(no_exact_search):
+    graph = random_biregular(60, 40, 4, rng=0)
+    found = cheeger(graph, milp_seconds=1e-9, rng=0)
+    without = cheeger(graph, rng=0)
+    assert (found.lower, found.upper) == (without.lower, without.upper)
+    assert found.claimed is None or found.claimed <= found.upper
+
+
+def test_milp_is_not_asked_where_the_value_is_known():
+    assert cheeger(heawood(), milp_seconds=1.0).claimed is None
+
+
+def test_larger_graphs_than_can_be_searched():
+    graph = random_biregular(96, 64, 2, rng=0)
+    for kind in KINDS:
+        found = cheeger(graph, kind, rng=0)
+        check(found, graph.mask())
+        assert found.method == "interval"
+        assert 0 < found.lower <= found.upper
+
+
+def test_rows_with_equal_neighbours_are_counted_one_by_one():
+    mask = np.repeat(np.array([[1, 1, 0], [0, 1, 1]]), [5, 3], axis=0)
+    for kind in KINDS:
+        assert cheeger(mask, kind).upper == oracle.least_ratio(mask, kind)
+
+
+@pytest.mark.parametrize(
+    ("mask", "size"),
+    [
+        (np.zeros((1, 1), dtype=int), 1),
+        (np.zeros((3, 4), dtype=int), 1),
+        (np.array([[1, 1, 0], [1, 1, 0]]), 1),
+        (np.kron(np.eye(2, dtype=int), np.ones((2, 3), dtype=int)), 5),
+        (np.eye(100, dtype=int), 2),
+    ],
+)
+def test_disconnected_graphs(mask, size):
+    for kind in KINDS:
+        found = cheeger(mask, kind)
+        check(found, mask)
+        assert (found.upper, found.method, found.cut.size) == (0, "disconnected", size)
+
+
+def test_everything_that_is_a_mask():
+    mask = desargues().mask()
+    expected = cheeger(mask).upper
+    for same in (desargues(), desargues().to_networkx(), scipy.sparse.csr_array(mask), mask == 1):
+        assert cheeger(same).upper == expected
+    assert cheeger(nx.desargues_graph()).upper == expected
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (nx.petersen_graph(), "odd cycle"),
+        (np.zeros((0, 3), dtype=int), "non-empty"),
+        (np.array([[0, 2]]), "2"),
+        (np.array([0, 1]), "2-D"),
+        ("mask", "2-D"),
+    ],
+)
+def test_what_is_no_mask(bad, message):
+    with pytest.raises(InvalidInputError, match=message):
+        cheeger(bad)
+
+
+@pytest.mark.parametrize("kind", ["edges", "Edge", "", None, 0])
+def test_unknown_kinds(kind):
+    with pytest.raises(InvalidInputError, match="kind must be 'edge' or 'vertex'"):
+        cheeger(heawood(), kind)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, math.nan, math.inf, "5", True])
+def test_seconds_that_are_none(seconds):
+    with pytest.raises(InvalidInputError, match="milp_seconds must be"):
+        cheeger(heawood(), milp_seconds=seconds)
+
+
+def test_as_json_and_as_rows():
+    found = cheeger(heawood(), "vertex")
+    document = json.loads(found.to_json())
+    assert document["format"] == "expandermask cheeger constant"
+    assert Fraction(document["lower"]) == Fraction(document["upper"]) == found.upper
+    assert document["upper_float"] == float(found.upper)
+    left, right = document["cut"]["left"], document["cut"]["right"]
+    assert len(left) + len(right) == document["cut"]["size"] == found.cut.size
+    assert dict(found.rows())["value"] == str(found.upper)
+    assert str(found.upper) in str(found)
+
+
+def test_as_rows_without_the_value():
+    found = cheeger(random_biregular(96, 64, 2, rng=0), rng=0)
+    rows = dict(found.rows())
+    assert rows["value"] == f"in [{float(found.lower):.6g}, {float(found.upper):.6g}]"
+    assert sum(name.startswith("lower bound: ") for name in rows) == len(found.bounds)
+    assert not found.exact
+    assert "exact" not in str(found)
+
+
+def test_a_progress_bar_where_it_takes_long(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(search, "tqdm", lambda **options: shown.append(options) or _Bar())
+    cheeger(heawood())
+    assert shown.pop()["disable"] is True
+    monkeypatch.setattr(search, "_SLOW", 0.0)
+    for kind in KINDS:
+        cheeger(heawood(), kind)
+        assert shown.pop()["disable"] is None
+
+
+class _Bar:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def update(self, count):
+        assert count > 0

@@ -1,0 +1,293 @@
+"""Masks out of files and folders: real checkpoints, our own files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import scipy.sparse
+import torch
+from safetensors.torch import load_file, save_file
+
+import expandermask as xm
+from expandermask.adapters import export_peft, save_adapter
+from expandermask.errors import ExpanderMaskError, FileFormatError, InvalidInputError
+from expandermask.graphs import heawood, random_biregular
+from expandermask.inspection.inspect_mask import inspect_mask
+from expandermask.masks import save_mask
+from tests.adapters.models import attached, bert, gpt2, mlp
+
+INDEX = "model.safetensors.index.json"
+
+
+def is_report_of(report, tensor) -> bool:
+    """Whether a report has the figures of a tensor's support."""
+    ones = (tensor.double() != 0).numpy()
+    return (
+        report.shape == ones.shape
+        and report.ones == ones.sum()
+        and report.left.dead == (~ones.any(axis=1)).sum()
+        and report.right.dead == (~ones.any(axis=0)).sum()
+    )
+
+
+# -- one mask in a file --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".json"])
+def test_mask_files_of_this_library(tmp_path, suffix):
+    graph = random_biregular(24, 8, 2, rng=0)
+    save_mask(tmp_path / f"mask{suffix}", graph)
+    report = inspect_mask(tmp_path / f"mask{suffix}")
+    assert report.certificate == xm.certify(graph)
+    assert inspect_mask(str(tmp_path / f"mask{suffix}")) == report
+
+
+def test_irregular_masks_are_read_too(tmp_path):
+    dense = np.triu(np.ones((5, 5)))
+    np.save(tmp_path / "dense.npy", dense)
+    np.savez(tmp_path / "dense.npz", anything=dense)
+    scipy.sparse.save_npz(tmp_path / "sparse.npz", scipy.sparse.csr_array(dense))
+    for name in ("dense.npy", "dense.npz", "sparse.npz"):
+        report = inspect_mask(tmp_path / name)
+        assert (report.verdict, report.ones) == ("NOT BIREGULAR", 15)
+    np.savez(tmp_path / "many.npz", a=dense, b=heawood().mask(), c=np.ones(3))
+    report = inspect_mask(tmp_path / "many.npz")
+    assert {name: r.verdict for name, r in report.items()} == {"a": "NOT BIREGULAR", "b": "PROVED"}
+    assert report.skipped == {"c": (3,)}
+    dense[1, 2] = np.nan
+    np.save(tmp_path / "nan.npy", dense)
+    with pytest.raises(InvalidInputError, match=r"nan.npy holds nan at \[1, 2\]"):
+        inspect_mask(tmp_path / "nan.npy")
+
+
+def test_an_altered_mask_of_ours_is_refused(tmp_path):
+    save_mask(tmp_path / "mask.npz", heawood())
+    found = dict(np.load(tmp_path / "mask.npz"))
+    np.savez(tmp_path / "mask.npz", **{**found, "mask": found["mask"][::-1]})
+    with pytest.raises(FileFormatError, match="hashes to"):
+        inspect_mask(tmp_path / "mask.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_damaged_arrays_and_pickles_are_refused(tmp_path, suffix):
+    save_mask(tmp_path / f"mask{suffix}", heawood())
+    content = (tmp_path / f"mask{suffix}").read_bytes()
+    for fraction in (0.0, 0.2, 0.6, 0.9):
+        (tmp_path / f"mask{suffix}").write_bytes(content[: int(len(content) * fraction)])
+        with pytest.raises(FileFormatError):
+            inspect_mask(tmp_path / f"mask{suffix}")
+    objects = np.array([[{}]], dtype=object)
+    np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", objects, allow_pickle=True)
+    with pytest.raises(FileFormatError, match="cannot read"):
+        inspect_mask(tmp_path / f"objects{suffix}")
+
+
+def test_endings_that_are_not_read(tmp_path):
+    for name in ("model.bin", "model.pt", "model.pth", "model.ckpt", "model.pkl"):
+        torch.save({"w": torch.eye(2)}, tmp_path / name)
+        with pytest.raises(InvalidInputError, match="to read it is to run what is in it"):
+            inspect_mask(tmp_path / name)
+    with pytest.raises(InvalidInputError, match=r"got '.txt'"):
+        inspect_mask(tmp_path / "mask.txt")
+    with pytest.raises(InvalidInputError, match="no ending"):
+        inspect_mask(tmp_path / "absent")
+    for name in ("absent.npy", "absent.json", "absent.safetensors"):
+        with pytest.raises(FileFormatError, match="No such file"):
+            inspect_mask(tmp_path / name)
+    (tmp_path / "other.json").write_text('{"format": "other"}')
+    with pytest.raises(FileFormatError, match="its field 'format' is 'other'"):
+        inspect_mask(tmp_path / "other.json")
+
+
+# -- plans and adapters --------------------------------------------------------------------------
+
+
+def test_a_plan_file(tmp_path):
+    plan = xm.MaskPlan.for_shapes({"q": (24, 36)}, r=12, method="random", rng=0)
+    plan.save(tmp_path / "plan.json")
+    report = inspect_mask(tmp_path / "plan.json")
+    assert {name: r.certificate for name, r in report.items()} == plan.certify()
+    assert report.source == str(tmp_path / "plan.json")
+    assert list(report.products) == ["q"]
+
+
+def test_an_adapter_folder_of_this_library(tmp_path):
+    model = mlp()
+    plan = attached(model)
+    save_adapter(model, tmp_path)
+    report = inspect_mask(tmp_path)
+    assert {name: r.certificate for name, r in report.items()} == plan.certify()
+    assert sorted(report.products) == sorted(plan)
+
+
+def test_an_exported_adapter_shows_its_masks_again(tmp_path):
+    model = bert()
+    plan = attached(model)
+    export_peft(model, tmp_path)
+    report = inspect_mask(tmp_path)
+    assert len(report) == 2 * len(plan)
+    for name, pair in plan.items():
+        for side, graph in (("A", pair.a.transpose()), ("B", pair.b)):
+            found = report[f"base_model.model.{name}.lora_{side}.weight"]
+            assert found.digest == graph.digest
+            assert (found.verdict, found.kind) == ("PROVED", "weights")
+        joined = pair.b.mask().astype(int) @ pair.a.mask().T.astype(int)
+        assert report.products[f"base_model.model.{name}"].joined == np.count_nonzero(joined)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_real_peft_adapter(tmp_path, dtype):
+    config = peft.LoraConfig(r=4, target_modules=["c_attn", "wte"], fan_in_fan_out=True)
+    model = peft.get_peft_model(gpt2().to(dtype), config, autocast_adapter_dtype=False)
+    model.save_pretrained(tmp_path)
+    report = inspect_mask(tmp_path, progress=False)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert len(report) == len(tensors) == 6
+    assert all(is_report_of(report[name], tensor) for name, tensor in tensors.items())
+    assert report.verdicts == {"EMPTY": 3, "DENSE": 3}  # one factor of each pair starts at zero
+    assert len(report.products) == 3
+    assert {p.joined for p in report.products.values()} == {0}
+    assert {p.ranks_only_in_a + p.ranks_only_in_b for p in report.products.values()} == {4}
+    assert {r.dtype for r in report.values()} == {str(dtype).removeprefix("torch.")}
+
+
+# -- transformers checkpoints --------------------------------------------------------------------
+
+
+def pruned() -> torch.nn.Module:
+    model = bert()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter[torch.rand(parameter.shape) < 0.7] = 0.0
+        model.bert.encoder.layer[0].output.dense.weight[5] = 0.0
+    return model
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharded")
+    pruned().save_pretrained(folder, max_shard_size="100KB")
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    return folder
+
+
+def test_a_checkpoint_whole_and_in_shards(sharded, tmp_path):
+    tensors = {}
+    for shard in sharded.glob("*.safetensors"):
+        tensors |= load_file(shard)
+    save_file(tensors, tmp_path / "model.safetensors")
+    for folder in (sharded, tmp_path, tmp_path / "model.safetensors"):
+        report = inspect_mask(folder)
+        assert report.keys() == {name for name, t in tensors.items() if t.ndim == 2}
+        assert report.skipped.keys() == {name for name, t in tensors.items() if t.ndim != 2}
+        assert all(is_report_of(report[name], tensors[name]) for name in report)
+        name = "bert.encoder.layer.0.output.dense.weight"
+        assert report[name].left.first_dead == (5,)
+        assert not report.damaged
+
+
+@pytest.fixture
+def copied(sharded, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(sharded, folder)
+    return folder
+
+
+def change_index(folder: Path, change) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    change(index["weight_map"])
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def test_a_missing_or_truncated_shard_is_named(copied):
+    shard = sorted(copied.glob("*.safetensors"))[1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-7])
+    with pytest.raises(FileFormatError, match="truncated"):
+        inspect_mask(copied)
+    shard.unlink()
+    with pytest.raises(FileFormatError, match=f"names the shard '{shard.name}', which is missing"):
+        inspect_mask(copied)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.safetensors",
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "sub/inside.safetensors",
+        "..\\outside.safetensors",
+        "model.bin",
+    ],
+)
+def test_shards_elsewhere_are_refused(copied, name):
+    save_file({"w": torch.eye(2)}, copied.parent / "outside.safetensors")
+    change_index(copied, lambda places: places.update(w=name))
+    with pytest.raises(FileFormatError, match=r"must be a \.safetensors file in the same folder"):
+        inspect_mask(copied)
+
+
+def test_an_index_that_is_wrong(copied):
+    first = sorted(copied.glob("*.safetensors"))[0].name
+    change_index(copied, lambda places: places.update(nowhere=first))
+    with pytest.raises(
+        FileFormatError, match=f"puts tensor 'nowhere' in '{first}', which has none"
+    ):
+        inspect_mask(copied)
+    for text in ("[]", "{}", '{"weight_map": {"a": 3}}', '{"weight_map": []}'):
+        (copied / INDEX).write_text(text)
+        with pytest.raises(FileFormatError, match="weight_map must map"):
+            inspect_mask(copied)
+    (copied / INDEX).write_text('{"weight_map": {}, "weight_map": {}}')
+    with pytest.raises(FileFormatError, match="duplicate key"):
+        inspect_mask(copied)
+
+
+def test_folders_without_safetensors(tmp_path):
+    with pytest.raises(FileFormatError, match=r"holds none of adapter_model\.safetensors"):
+        inspect_mask(tmp_path)
+    torch.save({"w": torch.eye(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileFormatError, match=r"'pytorch_model\.bin' is a pickle"):
+        inspect_mask(tmp_path)
+    save_file({"w": torch.eye(2)}, tmp_path / "model.safetensors")
+    assert inspect_mask(tmp_path)["w"].verdict == "STAR"
+
+
+def test_nothing_of_a_pickle_is_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    for name in ("adapter_model.bin", "mask.npy", "mask.npz", "model.safetensors", "mask.json"):
+        (tmp_path / name).write_bytes(pickle.dumps(Trap()))
+        for place in (tmp_path / name, tmp_path):
+            with pytest.raises(ExpanderMaskError):
+                inspect_mask(place)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_one_tensor_at_a_time(tmp_path, monkeypatch):
+    """Rows are read in chunks, and no file is read whole."""
+    from expandermask.inspection import supports
+
+    monkeypatch.setattr(supports, "_CHUNK", 1000)
+    tensors = {f"w{k}": torch.rand(200, 50) for k in range(5)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    sizes = []
+    read = np.fromfile
+    monkeypatch.setattr(np, "fromfile", lambda *a, **k: sizes.append(a[2]) or read(*a, **k))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} read whole"))
+    assert inspect_mask(tmp_path).verdicts == {"DENSE": 5}
+    assert set(sizes) == {1000}
+    assert len(sizes) == 50
