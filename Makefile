@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo demo-quick test test-slow check format lint types docs figures bench clean
+.PHONY: help demo demo-quick test test-slow check format lint types docs figures bench reliability clean
 
 help:
 	@echo "make demo        fine-tune a real transformer under certified masks, write demo/"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make check       format, lint, types, docs, and the test suite"
 	@echo "make bench       the benchmarks, each writing benchmarks/results/NAME.json"
+	@echo "make reliability a million graphs against exact arithmetic, traps, a fuzzed checker, platforms"
 
 $(READY): pyproject.toml constraints.txt demo-packages.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -58,9 +59,13 @@ figures: $(READY)
 # the sweep behind the demo's learning rates, which takes most of an hour, and
 # benchmarks/theory_tables.py, the measured tables of the theory pages.
 bench: $(READY)
-	for script in masks constructions spectral_report adapter_step demo_accuracy; do \
+	for script in masks constructions spectral_report diagnostics cheeger_intervals adapter_step demo_accuracy; do \
 	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
+
+# Minutes each, but for `mutation`, which takes hours and is run by hand (see reliability/README.md).
+reliability: $(READY)
+	for script in agreement traps recheck_fuzz platforms; do $(BIN)/python reliability/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo docs/_build

@@ -22,8 +22,8 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import expandermask as xm
-from expandermask.certificates.cuts import Kind
-from expandermask.certificates.expansion import best_cut, lower_bounds
+from expandermask.expansion import best_cut, lower_bounds
+from expandermask.expansion.cuts import Kind
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 
 GOAL = 3.0

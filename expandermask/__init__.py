@@ -1,8 +1,9 @@
 """Sparse 0/1 masks that are proved to be Ramanujan graphs, and what to do with them."""
 
-from expandermask import certificates, errors, graphs, inspection, masks
-from expandermask.certificates import Certificate, certify, cheeger, spectrum
+from expandermask import certificates, errors, expansion, graphs, inspection, masks
+from expandermask.certificates import Certificate, certify, spectrum
 from expandermask.errors import ExpanderMaskError
+from expandermask.expansion import cheeger
 from expandermask.graphs import BiregularGraph, feasible, ramanujan_graph
 from expandermask.inspection import inspect_mask
 from expandermask.masks import MaskPlan, generate_ramanujan_mask
@@ -17,6 +18,7 @@ __all__ = [
     "certify",
     "cheeger",
     "errors",
+    "expansion",
     "feasible",
     "generate_ramanujan_mask",
     "graphs",

@@ -28,7 +28,7 @@ from expandermask.certificates.certificate import seal
 from expandermask.certificates.recheck import recheck
 from tests import cases
 
-CERTIFICATES, CHUNK, CHANGES = 2000, 20, 12
+CERTIFICATES, CHUNK, CHANGES = 1000, 20, 12
 Fields = dict[str, Any]
 BELOW, ABOVE = 1 - 1e-9, 1 + 1e-9
 NUMBERS = ("n1", "n2", "d1", "d2", "components", "format_version")

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import expandermask as xm
-from expandermask.certificates.cheeger import cheeger
+from expandermask.expansion.cheeger import cheeger
 from expandermask.plots.cuts import cut
 
 

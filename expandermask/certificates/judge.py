@@ -173,7 +173,12 @@ def _upper_end(case: Case, blocks: Blocks) -> Judgement:
         vector = case.quotient(*refined_vector(case.side, case.bound))
         return Judgement("REFUTED", "descartes", {**vector, **counted}, reason)
     reason = f"no nontrivial eigenvalue of M'M lies above rho^2 (exact), {roots.ties} equal it"
-    return Judgement("PROVED", "descartes", {**evidence, **counted, **_for_checking(case)}, reason)
+    return Judgement(
+        "PROVED",
+        "descartes",
+        {**evidence, **counted, **_for_checking(case, both_ends=False)},
+        reason,
+    )
 
 
 def _lower_end(case: Case, blocks: Blocks, upper: Judgement) -> Judgement:
@@ -212,7 +217,12 @@ def _lower_end_exactly(case: Case, judged: Judgement) -> Judgement:
         return Judgement("REFUTED", "descartes", {**evidence, **vector}, reason, judged.sigma_min)
     reason = f"{judged.reason}, and none lies below the lower end (exact), "
     reason += f"{roots.ties_below} equal it"
-    evidence = {**evidence, "ties": roots.ties, "roots_above": 0, **_for_checking(case)}
+    evidence = {
+        **evidence,
+        "ties": roots.ties,
+        "roots_above": 0,
+        **_for_checking(case, both_ends=True),
+    }
     return Judgement("PROVED", "descartes", evidence, reason, judged.sigma_min)
 
 
@@ -220,12 +230,11 @@ def _roots(case: Case) -> RootCount:
     return count_roots(case.side.gram(), case.side.d1 * case.side.d2, case.bound)
 
 
-def _for_checking(case: Case) -> dict[str, Any]:
+def _for_checking(case: Case, *, both_ends: bool) -> dict[str, Any]:
     """What lets the stand-alone checker go through a tie in integers."""
     gram, trivial = case.side.gram(), case.side.d1 * case.side.d2
     basis = tie_basis(gram, case.bound)
-    two_sided = case.definition == "two-sided"
-    bits = elimination_bits(gram, trivial, case.bound, basis, two_sided)
+    bits = elimination_bits(gram, trivial, case.bound, basis, both_ends)
     return {"tie_basis": basis, "bits": bits}
 
 

@@ -58,11 +58,11 @@ def parse(text: str | bytes) -> dict[str, Any]:
         return dict(pairs)
 
     need(len(text) <= MOST_BYTES, "the certificate is longer than 64 MiB")
-    data = dict(json.loads(text, object_pairs_hook=once))
-    need(len(data) == 21 and type(data["reason"]) is str, "a certificate has 21 fields")
+    data: dict[str, Any] = json.loads(text, object_pairs_hook=once)
+    need(type(data) is dict and len(data) == 21 and type(data["reason"]) is str, "other fields")
     seal = data.pop("seal")
-    line = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    need(seal == hashlib.sha256(line.encode()).hexdigest(), "altered: the seal does not fit")
+    line = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    need(seal == hashlib.sha256(line).hexdigest(), "altered: the seal does not fit")
     return data
 
 
@@ -184,7 +184,7 @@ class Check:
         need(d["method"] in by[d["verdict"]].split(), "the method does not fit the verdict")
         need((d["components"] > 1) == (d["method"] == "components"), "components: the method")
         named = ("one-sided", "two-sided", "within", "regular")[: 3 + (self.k == self.m)]
-        need(d["definition"] in named, "no such definition, or of graphs of unequal degrees")
+        need(d["definition"] in named, "no such definition, or of unequal degrees")
         fits = d["eps"] >= 0 if d["definition"] == "within" else d["eps"] == 0
         need(type(d["eps"]) is float and fits, "eps does not fit the definition")
         need((d["sigma_min"] is not None) == self.two_sided, "sigma_min goes with two-sided")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from expandermask.certificates import certify, cheeger
+from expandermask.certificates import certify
 from expandermask.certificates.certificate import DEFINITIONS, Definition
-from expandermask.certificates.cuts import Kind
 from expandermask.certificates.recheck import main as run_recheck
 from expandermask.cli._app import EXIT, Json, app, print_rows
 from expandermask.errors import InvalidInputError
+from expandermask.expansion import cheeger
+from expandermask.expansion.cuts import Kind
 from expandermask.files import replacing, write_text
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.inspection import MaskReport, inspect_mask

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.certificates.cheeger import CheegerResult
-from expandermask.certificates.cuts import Cut, Kind
 from expandermask.errors import InvalidInputError
+from expandermask.expansion.cheeger import CheegerResult
+from expandermask.expansion.cuts import Cut, Kind
 from expandermask.plots._axes import BOUND, METHODS, VALUES, new_axes
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def cut(found: CheegerResult | Cut, ax: Axes | None = None) -> Axes:
     --------
     >>> import matplotlib; matplotlib.use("agg")
     >>> from expandermask import graphs
-    >>> from expandermask.certificates.cheeger import cheeger
+    >>> from expandermask import cheeger
     >>> from expandermask.plots.cuts import cut
     >>> cut(cheeger(graphs.heawood())).get_title()
     'edge boundary 6, |X| = 6: 1'
@@ -113,7 +113,7 @@ def cheeger_intervals(results: Mapping[str, CheegerResult], ax: Axes | None = No
     --------
     >>> import matplotlib; matplotlib.use("agg")
     >>> from expandermask import graphs
-    >>> from expandermask.certificates.cheeger import cheeger
+    >>> from expandermask import cheeger
     >>> from expandermask.plots.cuts import cheeger_intervals
     >>> ax = cheeger_intervals({"Heawood": cheeger(graphs.heawood())})
     >>> [label.get_text() for label in ax.get_yticklabels()]

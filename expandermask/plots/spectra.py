@@ -99,8 +99,8 @@ def ratios(table: Sequence[tuple[str, str, Sequence[float]]], ax: Axes | None = 
 
     Parameters
     ----------
-    table : sequence of (shape, method, values)
-        The label of the shape, the name of the method, and sigma_2 / limit for each seed.
+    table : sequence of tuples
+        The label of a shape, the name of a method, and sigma_2 / limit for each seed.
     ax : matplotlib Axes, optional
         Where to draw; a new figure without one.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import subprocess
 import sys
 from fractions import Fraction
@@ -21,7 +20,6 @@ from expandermask.certificates.bounds import RamanujanBound
 from expandermask.certificates.certificate import seal
 from expandermask.certificates.recheck import is_definite, proves, recheck
 from expandermask.graphs import (
-    array_code,
     complete_bipartite,
     heawood,
     hypercube,
@@ -142,6 +140,10 @@ CYCLES = BiregularGraph.from_mask(cases.two_copies(np.ones((2, 2), dtype=np.int6
 ODD = random_biregular(24, 12, 3, rng=5)  # PROVED, with sigma_2 well off the bound and its limits
 TRUE = certify(ODD, definition="two-sided")
 LIMITS, C = TRUE.limits, RamanujanBound(ODD.d1, ODD.d2).square_below()
+BOTH = random_biregular(24, 6, 3, rng=1)  # PROVED two-sided, of unequal degrees
+BOTH_TRUE = certify(BOTH, definition="two-sided")
+LEAST = RamanujanBound(3, 12).least_square_above()
+C_BOTH = RamanujanBound(3, 12).square_below()
 BELOW, ABOVE = 1 - 1e-9, 1 + 1e-9
 
 
@@ -276,6 +278,9 @@ ATTACKS = {
         CUBE, {"verdict": "REFUTED", "method": "components"}
     ),
     "by a kernel of the larger side": lambda: lower(ODD, KERNEL, ["0", "1"], "left"),
+    "by a kernel, where no end lies above 0": lambda: lower(
+        complete_bipartite(4, 4), [1, -1, 0, 0], ["0", "1"], "right"
+    ),
     "at an end it is not held to": lambda: lower(ODD, NEAR, ["6", "1"], "right", "one-sided"),
     # the true quotient of the 7-cube, not as it has to be written
     "a quotient not in lowest terms": lambda: refuted(CUBE, on_top(CUBE, 25)[0], ["50", "2"]),
@@ -284,7 +289,7 @@ ATTACKS = {
     ),
     "a quotient of numbers": lambda: refuted(CUBE, on_top(CUBE, 25)[0], [25, 1]),
     # levels and eps where all else is true
-    "c a float above the bound": lambda: forged(ODD, {}, {"c": math.nextafter(C, 99.0)}),
+    "c a float above the bound": lambda: forged(ODD, {}, {"c": C * (1 + 2.0**-48)}),
     "c an integer": lambda: forged(ODD, {}, {"c": int(C)}),
     "c below sigma_2": lambda: forged(ODD, {}, {"c": TRUE.sigma2[0] ** 2 * BELOW}),
     "eps, one-sided": lambda: forged(ODD, {"eps": 0.5}),
@@ -314,8 +319,24 @@ ATTACKS = {
     "a least square above the truth": lambda: forged(
         heawood(), {}, {"c_least": 2.1}, definition="two-sided"
     ),
-    "a least square below the end": lambda: forged(
-        array_code(7, 3).transpose(), {}, {"c_least": 0.01}, definition="two-sided"
+    "c_least above the truth": lambda: forged(
+        BOTH, {}, {"c_least": BOTH_TRUE.sigma_min[1] ** 2 * ABOVE}, definition="two-sided"
+    ),
+    "c_least below the end": lambda: forged(
+        BOTH, {}, {"c_least": LEAST * (1 - 2.0**-48)}, definition="two-sided"
+    ),
+    "c_least an integer": lambda: forged(BOTH, {}, {"c_least": 4}, definition="two-sided"),
+    "two-sided, where the lower end fails": lambda: forged(
+        ODD,
+        {"verdict": "PROVED", "method": "cholesky"},
+        {"c_least": RamanujanBound(3, 6).least_square_above()},
+        definition="two-sided",
+    ),
+    "two-sided, where the lower end fails and nothing is said of it": lambda: forged(
+        ODD, {"verdict": "PROVED", "method": "cholesky"}, definition="two-sided"
+    ),
+    "ties below where nothing is below": lambda: forged(
+        TIE, {}, {"ties_below": 0}, definition="two-sided"
     ),
     "a limit above sigma_2": lambda: limits(ODD, walks=3.9),
     "the best limit above the others": lambda: forged(ODD, {"limit": 2.9}),
@@ -368,6 +389,9 @@ HARMLESS = {
     "a vector on the other side": lambda: refuted(
         CUBE, on_top(CUBE.transpose(), 25)[0], ["25", "1"], side="left"
     ),
+    "a larger c_least that holds": lambda: forged(
+        BOTH, {}, {"c_least": 4.0}, definition="two-sided"
+    ),
     "a smaller c that holds": lambda: forged(ODD, {}, {"c": 12.0}),
 }
 """Changes that leave a true statement with its evidence: these are confirmed, and rightly so."""
@@ -376,6 +400,40 @@ HARMLESS = {
 @pytest.mark.parametrize("name", HARMLESS)
 def test_true_statements_are_confirmed(name):
     assert HARMLESS[name]() == "CONFIRMED"
+
+
+def test_a_quotient_on_the_enclosure_of_the_bound_is_not_beyond_it(monkeypatch):
+    """With 5 bits rho + 1/32 lies between 157/32 and 160/32, and sigma_2 = 5 is no more."""
+    data = json.loads(certify(CUBE, definition="within", eps=1 / 32).to_json())
+    data["evidence"] |= {"vector": on_top(CUBE, 25)[0], "square": ["25", "1"], "side": "right"}
+    data |= {"sigma2": [0.0, 9.0]}
+    assert check(sealed(data), CUBE).outcome == "CONFIRMED"
+    monkeypatch.setattr(module, "MOST_BITS", 5)
+    assert check(sealed(data), CUBE).outcome == "REJECTED"
+
+
+def levels(graph, data, evidence):
+    """What is left to show of the enclosures in a certificate with these changes."""
+    fields = {**json.loads(certify(graph).to_json()), **data}
+    fields["evidence"].update(evidence)
+    found = module.Check(fields, module.Graph(graph.neighbors.tolist(), graph.n2))
+    return found.check_enclosures(Fraction(0), Fraction(0))
+
+
+def test_levels_on_the_enclosure_of_the_bound_do(monkeypatch):
+    """They follow from the verdict, or are allowed, if they are at its outer end or beyond."""
+    monkeypatch.setattr(module, "MOST_BITS", 5)
+    told = {"verdict": "PROVED", "definition": "within", "eps": 1 / 32}
+    found = levels(CUBE, {**told, "sigma2": [0.0, 5.0]}, {"c": 25.0})
+    assert found == {1: [25], -1: []}
+    found = levels(CUBE, {**told, "sigma2": [0.0, 4.99]}, {})
+    assert found == {1: [Fraction(4.99) ** 2], -1: []}
+    monkeypatch.setattr(module, "MOST_BITS", 1)  # the lower end lies between 3/2 and 5/2
+    told = {"definition": "two-sided", "sigma_min": [0.0, 9.0]}
+    assert levels(BOTH, {**told, "sigma2": [0.0, 9.0]}, {"c_least": 2.25}) == {
+        1: [Fraction(C_BOTH)],
+        -1: [Fraction(2.25)],
+    }
 
 
 # -- the text of a certificate ----------------------------------------------------------------
@@ -402,6 +460,11 @@ def test_any_field_altered_or_missing_under_the_old_seal(name):
 )
 def test_not_a_certificate(text):
     assert check(text, ODD).outcome == "REJECTED"
+
+
+def test_pairs_in_a_list_are_no_object():
+    """They could repeat a name, and be read either way."""
+    assert check(json.dumps([*DATA.items()]), ODD).outcome == "REJECTED"
 
 
 def test_numbers_that_are_not_finite_or_too_long():
@@ -592,7 +655,7 @@ def test_the_command(tmp_path, proof, suffix):
     assert (done.returncode, done.stdout.split(":")[0], done.stderr) == (0, "CONFIRMED", "")
 
 
-def test_exit_codes(tmp_path, proof):
+def test_exit_codes(tmp_path, proof, capsys):
     mask, large = tmp_path / "mask.npy", random_biregular(600, 600, 4, rng=0)
     save_mask(mask, random_biregular(24, 12, 3, rng=6))
     assert module.main([str(proof), str(mask)]) == 1
@@ -602,6 +665,8 @@ def test_exit_codes(tmp_path, proof):
     save_mask(tmp_path / "recipe.json", large)
     for arguments in ([], [proof], [proof, "none.npy"], [proof, tmp_path / "recipe.json"], [1, 2]):
         assert module.main([str(a) for a in arguments]) == 2
+    module.main([str(proof), str(tmp_path / "recipe.json")])
+    assert "save the mask as .npz" in capsys.readouterr().err
 
 
 def test_as_a_module(proof, tmp_path):

@@ -7,9 +7,9 @@ import pytest
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
-from expandermask.certificates.cheeger import cheeger
-from expandermask.certificates.cuts import Cut
 from expandermask.errors import InvalidInputError
+from expandermask.expansion.cheeger import cheeger
+from expandermask.expansion.cuts import Cut
 from expandermask.graphs import heawood, random_biregular
 from expandermask.graphs.bipartite import as_bipartite
 from expandermask.plots.cuts import cheeger_intervals, cut
@@ -33,6 +33,9 @@ def test_cut_draws_each_vertex_and_edge_once(kind):
     drawn = [len(line.get_xdata()) for line in markers if line.get_markersize() == 8]
     left, right = found.cut.left, found.cut.right
     assert drawn == [left.sum(), (~left).sum(), right.sum(), (~right).sum()]
+    places = [line.get_xdata() for line in markers if line.get_markersize() == 8]
+    for first, then in (places[:2], places[2:]):
+        assert max(first, default=0) < min(then, default=1)
     ringed = sum(len(line.get_xdata()) for line in markers if line.get_markersize() > 8)
     assert ringed == (found.cut.boundary if kind == "vertex" else 0)
     inside = {tuple(p) for k in (0, 1) for p in np.transpose(_sides(markers)[2 * k].get_data())}

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from expandermask.certificates import _flow_kernels
-from expandermask.certificates.cuts import Kind
+from expandermask.expansion import _flow_kernels
+from expandermask.expansion.cuts import Kind
 from expandermask.graphs.bipartite import BipartiteGraph
 
 Adjacency = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]

@@ -1,7 +1,7 @@
 """cheeger(): the edge or vertex Cheeger constant of any mask, exact where that can be had.
 
 Small graphs are settled by looking at every subset of the smaller side, or at those that could be
-better than the best cut known (`_cheeger_search`); larger ones get proved lower bounds
+better than the best cut known (`_exact_search`); larger ones get proved lower bounds
 (`expansion`) and the best cut found. Definitions, algorithms and proofs:
 ``docs/theory/cheeger.md``.
 """
@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from expandermask.certificates._cheeger_milp import better_cut
-from expandermask.certificates._cheeger_search import exact_cut, proved_best
-from expandermask.certificates.cut_search import component_labels
-from expandermask.certificates.cuts import Cut, Kind, check_kind
-from expandermask.certificates.expansion import best_cut, lower_bounds
 from expandermask.errors import InvalidInputError
+from expandermask.expansion._exact_milp import better_cut
+from expandermask.expansion._exact_search import exact_cut, proved_best
+from expandermask.expansion.cut_search import best_cut, component_labels
+from expandermask.expansion.cuts import Cut, Kind, check_kind
+from expandermask.expansion.lower_bounds import lower_bounds
 from expandermask.files import write_document
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 from expandermask.graphs.random import RandomState, draw_seed
@@ -42,7 +42,7 @@ class CheegerResult:
     Examples
     --------
     >>> import expandermask as xm
-    >>> from expandermask.certificates.cheeger import cheeger
+    >>> from expandermask import cheeger
     >>> found = cheeger(xm.graphs.heawood())
     >>> print(found)
     edge Cheeger constant of 7x7, 21 edges: 1 (exact, enumeration)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from importlib import import_module
 
 import networkx as nx
 import numpy as np
@@ -11,17 +12,19 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from expandermask.certificates import expansion, flow, mixing
-from expandermask.certificates.cuts import Kind
-from expandermask.certificates.expansion import (
-    best_cut,
+from expandermask.errors import InvalidInputError
+from expandermask.expansion import flow, mixing
+from expandermask.expansion.cut_search import best_cut
+from expandermask.expansion.cuts import Kind
+from expandermask.expansion.lower_bounds import (
+    _gap_at_most,
+    _spectral_boundary,
     cheeger_buser,
     conductance_bounds,
     laplacian_gap,
     least_ratio,
     lower_bounds,
 )
-from expandermask.errors import InvalidInputError
 from expandermask.graphs import (
     BiregularGraph,
     complete_bipartite,
@@ -32,11 +35,12 @@ from expandermask.graphs import (
     tutte_coxeter,
 )
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
-from tests.certificates.test_cuts import KINDS, kinds, masks
-from tests.certificates.test_flow import connected
+from tests.expansion.test_cuts import KINDS, kinds, masks
+from tests.expansion.test_flow import connected
 from tests.oracles import expansion as oracle
 from tests.strategies import Shape, seeds, shapes
 
+MODULE = import_module("expandermask.expansion.lower_bounds")  # the name leads to the function
 NAMES = {"connected", "spectral", "mixing", "flow"}
 
 
@@ -123,7 +127,7 @@ class TestKnown:
         self, kind: Kind, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         graph = as_bipartite(nx.path_graph(30))
-        monkeypatch.setattr(expansion, "MOST_DENSE", 10)
+        monkeypatch.setattr(MODULE, "MOST_DENSE", 10)
         monkeypatch.setattr(mixing, "MOST_PAIRS", 10)
         monkeypatch.setattr(flow, "_WORK", 10)
         assert lower_bounds(graph, kind) == {"connected": Fraction(1, 15)}
@@ -158,7 +162,7 @@ class TestParts:
         assert true - 1e-6 <= gap <= true + 1e-12
 
     def test_gap_falls_back_on_zero(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(expansion, "_TRIES", 0)
+        monkeypatch.setattr(MODULE, "_TRIES", 0)
         path = as_bipartite(nx.path_graph(5))
         assert laplacian_gap(path) == 0
         for kind in KINDS:
@@ -166,11 +170,11 @@ class TestParts:
 
     def test_gap_of_a_large_symmetric_graph(self, monkeypatch: pytest.MonkeyPatch) -> None:
         graph = as_bipartite(quasi_cyclic(2000, 1000, 3, r=50, rng=0))
-        monkeypatch.setattr(expansion, "MOST_DENSE", 20)
+        monkeypatch.setattr(MODULE, "MOST_DENSE", 20)
         gap = laplacian_gap(graph)
         assert gap is not None
         assert 0.5 < gap < 0.6
-        monkeypatch.setattr(expansion, "MOST_DENSE", 19)
+        monkeypatch.setattr(MODULE, "MOST_DENSE", 19)
         assert laplacian_gap(graph) is None
 
     def test_least_ratio(self) -> None:
@@ -187,8 +191,8 @@ class TestParts:
             1,
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(expansion, "_largest_degree", lambda graph: degree)
-            boundary = expansion._spectral_boundary(star, "vertex", gap)
+            patch.setattr(MODULE, "_largest_degree", lambda graph: degree)
+            boundary = _spectral_boundary(star, "vertex", gap)
         for x in range(1, n // 2 + 1):
             tried = (
                 s for s in range(n + 1)
@@ -208,8 +212,8 @@ class TestCheegerBuser:
     def test_any_vector_bounds_the_gap_from_above(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also one far from the eigenvector, and from orthogonal to the constant vectors."""
         path = as_bipartite(nx.path_graph(4))
-        monkeypatch.setattr(expansion, "eigh", lambda *_, **__: (None, np.c_[[1.0, 1, 1, 0.9]]))
-        assert 2 - math.sqrt(2) < expansion._gap_at_most(path) <= 1 + 1e-12
+        monkeypatch.setattr(MODULE, "eigh", lambda *_, **__: (None, np.c_[[1.0, 1, 1, 0.9]]))
+        assert 2 - math.sqrt(2) < _gap_at_most(path) <= 1 + 1e-12
 
     def test_known_values(self) -> None:
         root = math.sqrt(2)

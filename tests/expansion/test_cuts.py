@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from expandermask.certificates import _cut_kernels, cut_search
-from expandermask.certificates.cut_search import best_cut, component_labels
-from expandermask.certificates.cuts import Cut, Kind, check_kind
-from expandermask.certificates.flow import adjacency
 from expandermask.errors import InvalidInputError
+from expandermask.expansion import _cut_kernels, cut_search
+from expandermask.expansion.cut_search import best_cut, component_labels
+from expandermask.expansion.cuts import Cut, Kind, check_kind
+from expandermask.expansion.flow import adjacency
 from expandermask.graphs import complete_bipartite, hypercube, random_biregular
 from expandermask.graphs.bipartite import as_bipartite
 from tests.oracles import expansion as oracle

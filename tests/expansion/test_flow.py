@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from expandermask.certificates import _flow_kernels, flow
-from expandermask.certificates.cuts import Kind
-from expandermask.certificates.flow import Congestion, adjacency, all_pairs_flow
+from expandermask.expansion import _flow_kernels, flow
+from expandermask.expansion.cuts import Kind
+from expandermask.expansion.flow import Congestion, adjacency, all_pairs_flow
 from expandermask.graphs import hypercube, random_biregular
 from expandermask.graphs.bipartite import as_bipartite
-from tests.certificates.test_cuts import KINDS, kinds, masks
+from tests.expansion.test_cuts import KINDS, kinds, masks
 from tests.oracles import expansion as oracle
 from tests.strategies import seeds
 from tests.without_compiler import only_with_compiler, passed_without_compiler

@@ -16,25 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from expandermask.certificates import mixing
 from expandermask.certificates.blocks import cyclic_order
 from expandermask.certificates.certify import certify, short_side_right
 from expandermask.certificates.cholesky import proves_at_most, rounding_margin
-from expandermask.certificates.cut_search import best_cut, component_labels
-from expandermask.certificates.cuts import Kind, check_kind
-from expandermask.certificates.flow import Congestion, all_pairs_flow
 from expandermask.errors import InvalidInputError, NotBiregularError
+from expandermask.expansion import mixing
+from expandermask.expansion.cut_search import component_labels
+from expandermask.expansion.cuts import Kind, check_kind
+from expandermask.expansion.flow import Congestion, all_pairs_flow
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.threads import one_blas_thread
-
-__all__ = [
-    "best_cut",
-    "cheeger_buser",
-    "conductance_bounds",
-    "laplacian_gap",
-    "lower_bounds",
-]
 
 MOST_DENSE = 3072
 """Most vertices for which the Laplacian of an irregular graph is factored: seconds."""

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from expandermask.certificates.cuts import Cut
+from expandermask.expansion.cuts import Cut
 
 _TOLERANCE = 1e-4
 """How far below an integer the solver's bound may be and still be taken for it, in a claim."""

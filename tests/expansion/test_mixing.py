@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expandermask.certificates import mixing
-from expandermask.certificates.mixing import EdgeCounts, edge_count_bounds
 from expandermask.errors import InvalidInputError
+from expandermask.expansion import mixing
+from expandermask.expansion.mixing import EdgeCounts, edge_count_bounds
 from expandermask.graphs import complete_bipartite, projective_plane, random_biregular
 from expandermask.graphs.bipartite import as_bipartite
-from tests.certificates.test_cuts import masks
+from tests.expansion.test_cuts import masks
 from tests.oracles import expansion as oracle
 from tests.strategies import Shape, seeds, shapes
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from expandermask.certificates import _cheeger_kernels as kernels
-from expandermask.certificates._cheeger_search import _Rows
+from expandermask.expansion import _exact_kernels as kernels
+from expandermask.expansion._exact_search import _Rows
 from expandermask.graphs.bipartite import as_bipartite
 from tests.oracles import cheeger as oracle
 from tests.without_compiler import only_with_compiler, passed_without_compiler

@@ -1,6 +1,6 @@
 """Exact Cheeger constants: the subsets of the smaller side, and the best larger part for each.
 
-Correctness and complexity: ``docs/theory/cheeger.md``; the loops are in `_cheeger_kernels`.
+Correctness and complexity: ``docs/theory/cheeger.md``; the loops are in `_exact_kernels`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from expandermask.certificates import _cheeger_kernels as kernels
-from expandermask.certificates.cuts import Cut, Kind
+from expandermask.expansion import _exact_kernels as kernels
+from expandermask.expansion.cuts import Cut, Kind
 from expandermask.graphs.bipartite import BipartiteGraph
 
 MOST_STEPS = 4e9

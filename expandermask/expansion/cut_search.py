@@ -17,9 +17,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from tqdm import tqdm
 
-from expandermask.certificates import _cut_kernels
-from expandermask.certificates.cuts import Cut, Kind, check_kind
-from expandermask.certificates.flow import adjacency
+from expandermask.expansion import _cut_kernels
+from expandermask.expansion.cuts import Cut, Kind, check_kind
+from expandermask.expansion.flow import adjacency
 from expandermask.graphs._kernels import below
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.graphs.random import derive_seed

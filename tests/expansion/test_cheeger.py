@@ -15,10 +15,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from expandermask.certificates import _cheeger_search as search
-from expandermask.certificates.cheeger import cheeger
-from expandermask.certificates.cuts import Cut
 from expandermask.errors import InvalidInputError
+from expandermask.expansion import _exact_search as search
+from expandermask.expansion.cheeger import cheeger
+from expandermask.expansion.cuts import Cut
 from expandermask.graphs import (
     complete_bipartite,
     desargues,
@@ -229,7 +229,7 @@ def test_milp_finds_the_best_cut_and_proves_nothing(no_exact_search, kind, shape
     graph = random_biregular(*shape, rng=1)
     start = one_vertex(graph)
     monkeypatch.setattr(
-        import_module("expandermask.certificates.cheeger"),  # the name leads to the function
+        import_module("expandermask.expansion.cheeger"),  # the name leads to the function
         "best_cut",
         lambda graph, kind, seed, progress: Cut(graph, kind, start.left, start.right),
     )
@@ -266,6 +266,25 @@ def test_rows_with_equal_neighbours_are_counted_one_by_one():
     mask = np.repeat(np.array([[1, 1, 0], [0, 1, 1]]), [5, 3], axis=0)
     for kind in KINDS:
         assert cheeger(mask, kind).upper == oracle.least_ratio(mask, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_smaller_side_is_searched_wherever_it_is(kind):
+    graph = random_biregular(120, 6, 2, rng=0)
+    found, turned = cheeger(graph, kind), cheeger(graph.transpose(), kind)
+    assert found.upper == turned.upper
+    assert turned.exact
+    check(turned, graph.transpose().mask())
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "found"),
+    [("edge", "least_edge_ratio", (1, 7, 3)), ("vertex", "least_vertex_ratio", (1, 7, 3, 4))],
+)
+def test_a_cut_that_is_not_what_was_found_is_no_result(kind, kernel, found, monkeypatch):
+    monkeypatch.setattr(search.kernels, kernel, lambda *arguments: found)
+    with pytest.raises(ArithmeticError, match="and not 1/7"):
+        cheeger(heawood(), kind)
 
 
 @pytest.mark.parametrize(
