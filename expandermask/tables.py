@@ -20,3 +20,14 @@ def html_table(rows: Sequence[tuple[str, str]]) -> str:
         for name, value in rows
     )
     return f"<table>{cells}</table>"
+
+
+class Tabled:
+    """A result that a notebook shows as the table of its `rows`."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The result as names and values."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows())

@@ -2,8 +2,9 @@
 
 from html.parser import HTMLParser
 
-from expandermask import certify
-from expandermask.graphs import heawood, random_biregular
+from expandermask import certify, cheeger, inspect_mask
+from expandermask.graphs import random_biregular
+from expandermask.masks import compare
 from expandermask.tables import html_table, text_table
 
 
@@ -36,9 +37,14 @@ def test_html_escapes():
     assert Cells(html_table(rows)).found == [cell for row in rows for cell in row]
 
 
-def test_notebooks_show_graphs_and_certificates():
+def test_notebooks_show_graphs_and_results():
     graph = random_biregular(12, 6, 3, rng=0)
     cells = Cells(graph._repr_html_()).found
     assert {"12 x 6", "d1 = 3, d2 = 6", "36", "random_biregular", graph.digest} <= set(cells)
-    proof = certify(heawood())
-    assert Cells(proof._repr_html_()).found == [cell for row in proof.rows() for cell in row]
+    for result in (
+        certify(graph),
+        cheeger(graph),
+        inspect_mask(graph),
+        compare(graph, random_biregular(12, 6, 3, rng=1)),
+    ):
+        assert Cells(result._repr_html_()).found == [cell for row in result.rows() for cell in row]

@@ -18,7 +18,7 @@ from expandermask.certificates.bounds import Limits, RamanujanBound, limits
 from expandermask.errors import FileFormatError, InvalidInputError, check_ramanujan_shape
 from expandermask.files import read_document, require_fields, write_document
 from expandermask.graphs.biregular import BiregularGraph
-from expandermask.tables import html_table
+from expandermask.tables import Tabled
 
 Verdict = Literal["PROVED", "REFUTED", "UNDECIDED"]
 Method = Literal["cholesky", "blocks", "descartes", "rayleigh", "components", "lanczos", "none"]
@@ -32,7 +32,7 @@ OUTWARD = 2.0**-50
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Tabled):
     """What is known, with proof, about the second singular value of one graph.
 
     Examples
@@ -141,9 +141,6 @@ class Certificate:
             low, high = self.sigma_min
             rows.insert(6, ("sigma_min", f"in [{low:.9g}, {high:.9g}]"))
         return rows
-
-    def _repr_html_(self) -> str:
-        return html_table(self.rows())
 
     def __str__(self) -> str:
         lo, hi = self.sigma2

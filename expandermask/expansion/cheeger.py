@@ -26,6 +26,7 @@ from expandermask.expansion.lower_bounds import lower_bounds
 from expandermask.files import write_document
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 from expandermask.graphs.random import RandomState, draw_seed
+from expandermask.tables import Tabled
 
 Method = Literal[
     "disconnected", "enumeration", "zeta table", "branch and bound", "interval", "milp"
@@ -36,7 +37,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class CheegerResult:
+class CheegerResult(Tabled):
     """What is known, with proof, about one Cheeger constant h of one graph.
 
     Examples

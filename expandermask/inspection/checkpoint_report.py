@@ -18,7 +18,7 @@ from expandermask.inspection.mask_report import MaskReport, Verdict
 from expandermask.inspection.measure import report_on
 from expandermask.inspection.products import ProductReport, product
 from expandermask.inspection.supports import Support, support_of, turned
-from expandermask.tables import text_table
+from expandermask.tables import Tabled, text_table
 
 if TYPE_CHECKING:
     from expandermask.certificates import Certificate
@@ -40,7 +40,7 @@ _FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([AB])((?:\.\w+)??)(?:\.weight)
 
 
 @dataclass(frozen=True, eq=False)
-class CheckpointReport(Mapping[str, MaskReport]):
+class CheckpointReport(Tabled, Mapping[str, MaskReport]):
     """A mapping from the names of masks to their reports; `inspect_mask` makes it.
 
     Examples

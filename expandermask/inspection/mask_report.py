@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from expandermask.files import write_document
 from expandermask.inspection.supports import Kind
 from expandermask.inspection.symptoms import Symptom
-from expandermask.tables import text_table
+from expandermask.tables import Tabled, text_table
 
 if TYPE_CHECKING:
     from expandermask.certificates import Certificate
@@ -72,7 +72,7 @@ class SideReport:
 
 
 @dataclass(frozen=True)
-class MaskReport:
+class MaskReport(Tabled):
     """What is true of one mask; `inspect_mask` makes it.
 
     Examples

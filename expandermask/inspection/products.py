@@ -18,14 +18,14 @@ from expandermask.files import write_document
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.inspection import _kernels as kernels
 from expandermask.inspection.supports import support_of, turned
-from expandermask.tables import text_table
+from expandermask.tables import Tabled, text_table
 
 FORMAT = "expandermask product report"
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class ProductReport:
+class ProductReport(Tabled):
     """How the inputs of one module are joined to its outputs: the graph inputs - ranks - outputs.
 
     Examples

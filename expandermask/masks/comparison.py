@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from expandermask.files import write_document
+from expandermask.tables import Tabled
 
 FORMAT = "expandermask comparison"
 FORMAT_VERSION = 1
@@ -112,7 +113,7 @@ class Overlap(Counts):
 
 
 @dataclass(frozen=True)
-class MaskComparison:
+class MaskComparison(Tabled):
     """What two masks of one shape have in common. Made by `compare`."""
 
     n1: int
@@ -182,7 +183,7 @@ class MaskComparison:
 
 
 @dataclass(frozen=True)
-class PlanComparison:
+class PlanComparison(Tabled):
     """What two plans have in common, mask by mask and over all. Made by `compare`."""
 
     masks: dict[str, MaskComparison]

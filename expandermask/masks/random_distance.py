@@ -27,6 +27,7 @@ from expandermask.files import write_document
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed, random_biregular
 from expandermask.masks._support_kernels import random_cells
+from expandermask.tables import Tabled
 from expandermask.threads import one_blas_thread
 
 FORMAT = "expandermask distance to random"
@@ -70,7 +71,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class RandomDistance:
+class RandomDistance(Tabled):
     """Where a mask stands among random masks. Made by `distance_to_random`."""
 
     n1: int
