@@ -45,9 +45,13 @@ class RamanujanBound:
         return math.sqrt(self.d1 - 1) + math.sqrt(self.d2 - 1) + self.eps
 
     def square_below(self) -> float:
-        """A float that is at most (rho + eps)**2, within about one part in 2**50 of it."""
+        """A float that is at most (rho + eps)**2, within about one part in 2**50 of it.
+
+        With eps it is at most d1 d2 as well, which no eigenvalue exceeds.
+        """
         if self.eps:
-            return _float_below(self._root_below(_EPS_BITS) ** 2, 2 * _EPS_BITS)
+            square = min(self._root_below(_EPS_BITS) ** 2, self.d1 * self.d2 << 2 * _EPS_BITS)
+            return _float_below(square, 2 * _EPS_BITS)
         bits = 52 - (self.a + math.isqrt(4 * self.D) + 1).bit_length()
         scaled = (self.a << bits) + math.isqrt(4 * self.D << 2 * bits)
         return math.ldexp(scaled, -bits)

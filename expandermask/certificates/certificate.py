@@ -93,7 +93,7 @@ class Certificate(Tabled):
 
     @property
     def gap(self) -> float:
-        """Spectral gap sigma_1 - sigma_2, from the upper end of sigma_2 (so proved from below)."""
+        """Spectral gap sigma_1 - sigma_2, from the upper end of sigma_2: from below, up to an ulp."""
         return math.sqrt(self.d1 * self.d2) - self.sigma2[1]
 
     def is_about(self, graph: BiregularGraph) -> bool:
@@ -212,28 +212,41 @@ def _check_fields(data: dict[str, Any]) -> None:
     n1, n2, d1, d2 = shape
     named, best = named_limits(limits(n1, n2, d1))
     top = math.sqrt(d1 * d2) * (1 + 2 * OUTWARD)
+    rho = RamanujanBound(d1, d2).value
+    one_end = data["definition"] != "two-sided"
+    ordered = _is_interval(data["sigma2"], top)
     agreeing = {
         "definition": data["definition"] in DEFINITIONS
         and (data["definition"] != "regular" or n1 == n2),
         "eps": data["eps"] >= 0 and (data["eps"] == 0 or data["definition"] == "within"),
         "d2": data["d2"] == d2,
         "digest": re.fullmatch("[0-9a-f]{64}", data["digest"]) is not None,
-        "sigma2": _is_interval(data["sigma2"], top) and best <= data["sigma2"][1],
-        "sigma_min": least is None
-        if data["definition"] != "two-sided"
-        else _is_interval(least, top),
-        "bound": data["bound"] == RamanujanBound(d1, d2).value,
+        "sigma2": ordered and best <= data["sigma2"][1],
+        "sigma_min": least is None if one_end else _is_interval(least, top),
+        "bound": data["bound"] == rho,
         "limit": data["limit"] == best,
         "limits": data["limits"] == named,
-        "components": data["components"] >= 1
+        "components": 1 <= data["components"] <= n2 // d1
         and (data["components"] > 1) == (data["method"] == "components"),
         "simple": data["simple"],
         "method": data["method"] in _METHODS.get(data["verdict"], ()),
+        "evidence": (data["method"] == "lanczos") == ("probability" in data["evidence"]),
+        "verdict": ordered and _fits(data, rho + data["eps"]),
     }
     if wrong := [name for name, agrees in agreeing.items() if not agrees]:
         raise FileFormatError(
             f"a certificate: {wrong[0]}={data[wrong[0]]!r:.80} does not fit the other fields"
         )
+
+
+def _fits(data: dict[str, Any], bound: float) -> bool:
+    """Whether sigma_2 is enclosed where the verdict says, up to rounding."""
+    upper = data["sigma2"][1]
+    if data["verdict"] == "PROVED":
+        return bool(upper <= bound * (1 + 2 * OUTWARD))
+    if data["verdict"] == "REFUTED" and data["components"] == 1:
+        return data["definition"] == "two-sided" or bool(upper >= bound * (1 - 2 * OUTWARD))
+    return True
 
 
 def _is_interval(ends: object, top: float) -> bool:

@@ -36,9 +36,12 @@ def check_definition(definition: object, eps: object) -> tuple[Definition, float
         return definition, 0.0
     if not isinstance(eps, numbers.Real) or isinstance(eps, bool):
         raise InvalidInputError(f"definition='within' needs a number eps >= 0, got eps={eps!r}")
-    slack = float(eps)
+    try:
+        slack = float(eps)
+    except OverflowError:
+        slack = math.inf
     if not (math.isfinite(slack) and slack >= 0):
-        raise InvalidInputError(f"eps must be finite and at least 0, got {eps!r}")
+        raise InvalidInputError(f"eps must be a finite float of at least 0, got {eps!r:.80}")
     return definition, slack
 
 
@@ -122,17 +125,25 @@ def _networkx_edges(graph: nx.Graph) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def _two_colouring(neighbors: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-    """Which side each vertex lies on, with vertex 0 on the first; None if there is an odd cycle."""
+    """Which side each vertex lies on, with vertex 0 on the first; None if there is an odd cycle.
+
+    The double cover of a connected bipartite graph falls apart into two copies of it. Vertex v lies
+    on the first side if its first copy is in one component with the first copy of the least vertex
+    it is connected to.
+    """
     from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import breadth_first_order
+    from scipy.sparse.csgraph import connected_components
 
     n, d = neighbors.shape
-    graph = csr_array((np.ones(n * d), neighbors.ravel(), np.arange(0, n * d + 1, d)), shape=(n, n))
-    side = np.zeros(n, dtype=bool)
-    unseen = np.ones(n, dtype=bool)
-    while unseen.any():
-        order, before = breadth_first_order(graph, int(unseen.argmax()), directed=False)
-        for vertex in order[1:]:
-            side[vertex] = not side[before[vertex]]
-        unseen[order] = False
-    return None if (side[neighbors] == side[:, None]).any() else side
+    starts = np.arange(0, n * d + 1, d)
+    graph = csr_array((np.ones(n * d, dtype=np.int8), neighbors.ravel(), starts), shape=(n, n))
+    cover = csr_array(
+        (np.ones(n * d, dtype=np.int8), neighbors.ravel() + n, np.append(starts, [n * d] * n)),
+        shape=(2 * n, 2 * n),
+    )
+    _, whole = connected_components(graph, directed=False)
+    _, split = connected_components(cover, directed=False)
+    if (split[:n] == split[n:]).any():
+        return None
+    _, first = np.unique(whole, return_index=True)
+    return np.asarray(split[:n] != split[first[whole]])

@@ -143,11 +143,17 @@ def _too_large(case: Case) -> Judgement:
     ceiling = case.bound.square_below()
     failure = case.found.failure_at(ceiling)
     level = min(case.found.level_at(FAILURE), float(case.side.d1 * case.side.d2))
+    if case.found.exhausted:
+        said = "these exhaust the space it spans, which almost surely meets every eigenspace"
+    else:
+        said = (
+            f"sigma_2 above the bound would have been missed with probability at most "
+            f"{failure:.2g}, and sigma_2 above {level**0.5:.9g} with probability at most "
+            f"{FAILURE:.0e} (Kuczynski and Wozniakowski)"
+        )
     reason = (
         f"no proof: {case.obstacle}. After {case.found.steps} Lanczos steps from a random start, "
-        f"sigma_2 above the bound would have been missed with probability at most {failure:.2g}, "
-        f"and sigma_2 above {level**0.5:.9g} with probability at most {FAILURE:.0e} "
-        "(Kuczynski and Wozniakowski; rounding errors are not accounted for)"
+        f"{said}; rounding errors are not accounted for"
     )
     chance = {"steps": case.found.steps, "failure": failure, "level": level, "at_level": FAILURE}
     return Judgement("UNDECIDED", "lanczos", {"probability": chance}, reason, _nothing_known(case))
@@ -170,8 +176,7 @@ def _upper_end(case: Case, blocks: Blocks) -> Judgement:
     counted = {"roots_above": roots.above, "ties": roots.ties}
     if roots.above:
         reason = f"{roots.above} nontrivial eigenvalues of M'M lie above rho^2 (exact count)"
-        vector = case.quotient(*refined_vector(case.side, case.bound))
-        return Judgement("REFUTED", "descartes", {**vector, **counted}, reason)
+        return Judgement("REFUTED", "descartes", {**_refuting(case), **counted}, reason)
     reason = f"no nontrivial eigenvalue of M'M lies above rho^2 (exact), {roots.ties} equal it"
     return Judgement(
         "PROVED",
@@ -213,8 +218,9 @@ def _lower_end_exactly(case: Case, judged: Judgement) -> Judgement:
     evidence = {**judged.evidence, **counted}
     if roots.below:
         reason = f"{roots.below} eigenvalues of M'M lie below the two-sided end (exact count)"
-        vector = {"least": case.quotient(*refined_vector(case.side, case.bound, below=True))}
-        return Judgement("REFUTED", "descartes", {**evidence, **vector}, reason, judged.sigma_min)
+        vector = _refuting(case, below=True)
+        evidence = {**evidence, "least": vector or evidence["least"]}
+        return Judgement("REFUTED", "descartes", evidence, reason, judged.sigma_min)
     reason = f"{judged.reason}, and none lies below the lower end (exact), "
     reason += f"{roots.ties_below} equal it"
     evidence = {
@@ -228,6 +234,14 @@ def _lower_end_exactly(case: Case, judged: Judgement) -> Judgement:
 
 def _roots(case: Case) -> RootCount:
     return count_roots(case.side.gram(), case.side.d1 * case.side.d2, case.bound)
+
+
+def _refuting(case: Case, *, below: bool = False) -> dict[str, Any]:
+    """A vector beyond the end, which root counting does without; the witness if none is found."""
+    try:
+        return case.quotient(*refined_vector(case.side, case.bound, below=below))
+    except ArithmeticError:  # eigenvalues on either side of the end, closer than floats can tell
+        return {} if below else case.shown()
 
 
 def _for_checking(case: Case, *, both_ends: bool) -> dict[str, Any]:

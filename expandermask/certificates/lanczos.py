@@ -21,6 +21,7 @@ from expandermask.graphs.biregular import BiregularGraph
 
 _STEPS = 300
 _BASIS_BYTES = 2**30
+_NOTHING = 1e-12
 _SLOW = 2e9
 
 
@@ -31,17 +32,23 @@ class Lanczos:
     value: float
     vector: NDArray[np.float64]
     steps: int
+    exhausted: bool = False
+    """Whether the Krylov space ended: then it holds a vector of every eigenvalue, almost surely."""
 
     def failure_at(self, level: float) -> float:
         """A bound on the probability that the largest eigenvalue exceeds ``level``; at most 1."""
         if level <= self.value:
             return 1.0
+        if self.exhausted:
+            return 0.0
         missing = 1 - self.value / level
         exponent = -math.sqrt(missing) * (2 * self.steps - 1)
         return min(1.0, 1.648 * math.sqrt(len(self.vector)) * math.exp(exponent))
 
     def level_at(self, failure: float) -> float:
         """The level that the largest eigenvalue exceeds with at most this probability, or inf."""
+        if self.exhausted:
+            return self.value
         tail = math.log(1.648 * math.sqrt(len(self.vector)) / failure) / (2 * self.steps - 1)
         return self.value / (1 - tail**2) if tail < 1 else math.inf
 
@@ -60,7 +67,7 @@ def lanczos(side: BiregularGraph, seed: int) -> Lanczos:
     basis[0] = _centred(_gaussian(n, seed))
     basis[0] /= np.linalg.norm(basis[0])
     diagonal, off = np.zeros(most), np.zeros(most)
-    steps = most
+    steps, exhausted = most, False
     for k in tqdm(
         range(most),
         desc="Lanczos steps",
@@ -72,22 +79,26 @@ def lanczos(side: BiregularGraph, seed: int) -> Lanczos:
         for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik, 2005)
             following -= basis[: k + 1].T @ (basis[: k + 1] @ following)
         off[k] = np.linalg.norm(following)
-        if k + 1 == most or off[k] <= 1e-12 * side.d1 * side.d2:
+        exhausted = bool(off[k] <= _NOTHING * side.d1 * side.d2)
+        if exhausted or k + 1 == most:
             steps = k + 1
             break
         basis[k + 1] = _centred(following / off[k])
-    return _top(diagonal[:steps], off[: steps - 1], basis[:steps])
+    return _top(diagonal[:steps], off[: steps - 1], basis[:steps], exhausted)
 
 
 def _top(
-    diagonal: NDArray[np.float64], off: NDArray[np.float64], basis: NDArray[np.float64]
+    diagonal: NDArray[np.float64],
+    off: NDArray[np.float64],
+    basis: NDArray[np.float64],
+    exhausted: bool,
 ) -> Lanczos:
     """The largest Ritz pair of a tridiagonal matrix."""
     from scipy.linalg import eigh_tridiagonal
 
     last = len(diagonal) - 1
     values, vectors = eigh_tridiagonal(diagonal, off, select="i", select_range=(last, last))
-    return Lanczos(float(values[0]), basis.T @ vectors[:, 0], len(diagonal))
+    return Lanczos(float(values[0]), basis.T @ vectors[:, 0], len(diagonal), exhausted)
 
 
 def _centred(vector: NDArray[np.float64]) -> NDArray[np.float64]:

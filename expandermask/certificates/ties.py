@@ -80,12 +80,12 @@ def elimination_bits(
     trivial : int
         d1 d2.
     two_sided : bool
-        Whether the lower end is tried as well; it may not hold, and then plays no part.
+        Whether the lower end has to be shown as well.
 
     Raises
     ------
     ArithmeticError
-        Not even the largest number of bits the checker allows shows the upper end.
+        Not even the largest number of bits the checker allows is enough.
 
     Notes
     -----
@@ -96,14 +96,14 @@ def elimination_bits(
     lower = Fraction(abs(roots[0] - roots[1]) + 1, 2**MOST_BITS) ** 2
     triangle, shift = _triangle(gram), -(-trivial // len(gram))
     tasks = [(triangle, upper, 1, shift, basis)]
+    if two_sided and bound.d1 != bound.d2:
+        tasks.append((triangle, -lower, -1, shift, basis))
     if basis:
         span = np.array(_spanned(gram, bound, basis), dtype=object)
         tasks.append((_triangle(span @ span.T), Fraction(0), -1, 0, []))
     enough = _enough_bits(tasks, BITS)
     if enough is None:
         raise ArithmeticError(f"no elimination with fewer than {MOST_BITS} bits shows the bound")
-    if two_sided and bound.d1 != bound.d2:
-        return _enough_bits([(triangle, -lower, -1, shift, basis)], enough) or enough
     return enough
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expandermask import Certificate, certify
+from expandermask.certificates.certificate import seal
 from expandermask.errors import FileFormatError
 from expandermask.graphs import complete_bipartite, heawood, random_biregular
 from tests import cases
@@ -84,16 +85,30 @@ def test_newer_and_odd_versions():
             Certificate.from_json(json.dumps({**DATA, "format_version": version}))
 
 
+def sealed(**changes):
+    """The Heawood graph's certificate with other values under a seal that fits them."""
+    body = {k: v for k, v in {**DATA, **changes}.items() if k != "seal"}
+    return json.dumps({**body, "seal": seal(body)})
+
+
+def test_the_seal_is_over_every_field():
+    assert Certificate.from_json(sealed()) == certify(heawood())
+    other = {**DATA, "reason": "because"}
+    with pytest.raises(FileFormatError, match="seal"):
+        Certificate.from_json(json.dumps(other))
+    assert Certificate.from_json(sealed(reason="because")).reason == "because"
+
+
 def wrong_types(name):
     kind = type(DATA[name])
     return [v for v in (None, True, 7, 1.5, "x", [], {}, [1.0]) if type(v) is not kind]
 
 
-@pytest.mark.parametrize("name", sorted(DATA))
+@pytest.mark.parametrize("name", sorted(set(DATA) - {"sigma_min", "seal"}))
 def test_wrong_types(name):
     for value in wrong_types(name):
         with pytest.raises(FileFormatError):
-            Certificate.from_json(json.dumps({**DATA, name: value}))
+            Certificate.from_json(sealed(**{name: value}))
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
@@ -107,7 +122,8 @@ def test_numbers_that_are_not_finite(text):
 NEVER_WRITTEN = {
     "verdict": ["proved", "MAYBE", "UNDECIDED"],
     "method": ["magic", "rayleigh", "components", "none"],
-    "definition": ["two-sided", ""],
+    "definition": ["both", ""],
+    "eps": [-1.0, 1.0],
     "n1": [-7, 0, 8, 1],
     "n2": [-7, 0, 8],
     "d1": [-3, 0, 2, 8],
@@ -128,11 +144,31 @@ def test_values_to_json_could_not_have_written(name):
     accepted = []
     for value in NEVER_WRITTEN[name]:
         try:
-            Certificate.from_json(json.dumps({**DATA, name: value}))
+            Certificate.from_json(sealed(**{name: value}))
         except FileFormatError:
             continue
         accepted.append(value)
     assert accepted == []
+
+
+CONTRADICTIONS = [
+    {"sigma2": [2.9, 2.95]},
+    {"verdict": "REFUTED", "method": "rayleigh"},
+    {"verdict": "REFUTED", "method": "components", "components": 3},
+    {"verdict": "UNDECIDED", "method": "lanczos"},
+    {"evidence": {"probability": {}}},
+    {"definition": "two-sided"},
+    {"definition": "within", "eps": -0.5},
+    {"sigma_min": [0.0, 1.0]},
+    {"definition": "two-sided", "sigma_min": [1.0, 0.5]},
+    {"eps": 0.5},
+]
+
+
+@pytest.mark.parametrize("changes", CONTRADICTIONS, ids=str)
+def test_fields_that_contradict_each_other(changes):
+    with pytest.raises(FileFormatError, match="does not fit"):
+        Certificate.from_json(sealed(**changes))
 
 
 @settings(max_examples=200)

@@ -205,6 +205,15 @@ def test_what_is_no_regular_graph(bad, error, message):
         certify(bad, definition="regular")
 
 
+def test_many_components_of_both_kinds():
+    """Odd cycles anywhere make the whole graph not bipartite; without them it stands for itself."""
+    even = nx.disjoint_union_all([nx.cycle_graph(n) for n in (4, 6, 8)] * 500)
+    odd = nx.disjoint_union(even, nx.cycle_graph(5))
+    assert (regular(even).n1, regular(odd).n1) == (4500, 9005)
+    for graph in (even, odd):
+        assert certify(graph, definition="regular").verdict == "REFUTED"
+
+
 def test_an_odd_cycle_is_no_mask():
     with pytest.raises(InvalidInputError, match="definition='regular'"):
         certify(nx.petersen_graph())
@@ -252,7 +261,14 @@ def test_a_rational_bound_met_exactly_is_undecided_or_proved():
     assert certify(hypercube(7), definition="within", eps=exact * 0.999999).verdict == "REFUTED"
 
 
-@pytest.mark.parametrize("eps", [None, -1.0, math.nan, math.inf, "1", True, 1j])
+@pytest.mark.parametrize("eps", [1e3, 1e154, 1e300])
+def test_a_huge_eps_is_always_enough(eps):
+    assert certify(hypercube(7), definition="within", eps=eps).verdict == "PROVED"
+    two = BiregularGraph.from_mask(cases.two_copies(np.ones((3, 3), dtype=int)))
+    assert certify(two, definition="within", eps=eps).verdict == "REFUTED"
+
+
+@pytest.mark.parametrize("eps", [None, -1.0, math.nan, math.inf, "1", True, 1j, 10**400])
 def test_bad_eps(eps):
     with pytest.raises(InvalidInputError, match="eps"):
         certify(heawood(), definition="within", eps=eps)
@@ -272,7 +288,7 @@ def test_bounds_are_on_the_safe_side(d1, d2, eps):
     weak, plain = RamanujanBound(d1, d2, eps), RamanujanBound(d1, d2)
     below = Fraction(weak.square_below())
     assert not weak.exceeded_by(below)
-    assert weak.exceeded_by(below * (1 + Fraction(1, 10**12)))
+    assert below == d1 * d2 or weak.exceeded_by(below * (1 + Fraction(1, 10**12)))
     assert weak.exceeded_by(below) <= plain.exceeded_by(below)
     above = Fraction(plain.least_square_above())
     assert not plain.least_missed_by(above)

@@ -10,7 +10,7 @@ import pytest
 
 from expandermask import Certificate, certify
 from expandermask.certificates.lanczos import Lanczos, _gaussian, lanczos
-from expandermask.graphs import hypercube, random_biregular
+from expandermask.graphs import hypercube, projective_plane, random_biregular
 
 
 def top(graph):
@@ -62,6 +62,15 @@ def test_few_steps_fail_no_more_often_than_stated():
         assert missed <= bound + 0.1
 
 
+def test_few_eigenvalues_are_exhausted():
+    """A projective plane has two: after one step off the trivial one there is nothing left."""
+    found = lanczos(projective_plane(5), 3)
+    assert (found.steps, found.exhausted) == (1, True)
+    assert found.value == pytest.approx(5)
+    assert (found.failure_at(5.1), found.failure_at(4.9)) == (0.0, 1.0)
+    assert found.level_at(1e-9) == found.value
+
+
 @pytest.fixture
 def small_limit(monkeypatch):
     monkeypatch.setattr(import_module("expandermask.certificates.certify"), "DENSE_LIMIT", 600)
@@ -100,3 +109,10 @@ def test_large_graphs_by_other_definitions(small_limit):
     assert proof.sigma_min[0] == 0
     assert Certificate.from_json(proof.to_json()) == proof
     assert certify(graph, definition="within", eps=0.1).verdict == "UNDECIDED"
+
+
+def test_large_designs_are_exhausted(small_limit):
+    proof = certify(projective_plane(27))
+    assert (proof.verdict, proof.method) == ("UNDECIDED", "lanczos")
+    assert "exhaust" in proof.reason
+    assert proof.evidence["probability"]["failure"] == 0

@@ -77,21 +77,23 @@ def test_no_bits_are_enough_without_the_vectors():
         elimination_bits(gram, bound.d1 * bound.d2, bound, [])
 
 
-def test_a_lower_end_that_does_not_hold_plays_no_part():
+def test_a_lower_end_that_does_not_hold():
     """Degrees (2, 4): nearly disconnected, with an eigenvalue under the lower end."""
     gram, bound = gram_and_bound(cases.switched(cases.two_copies(np.ones((4, 2), dtype=np.int64))))
     assert count_roots(gram, bound.d1 * bound.d2, bound).below > 0
-    assert elimination_bits(gram, bound.d1 * bound.d2, bound, [], two_sided=True) == 64
+    assert elimination_bits(gram, bound.d1 * bound.d2, bound, []) == 64
+    with pytest.raises(ArithmeticError, match="1024 bits shows"):
+        elimination_bits(gram, bound.d1 * bound.d2, bound, [], two_sided=True)
 
 
 def test_more_bits_where_the_lower_end_takes_them(monkeypatch):
-    """With 8 bits, one end of the spectrum at a time: each has its own slack."""
-    gram, bound = gram_and_bound(cases.TIES[3].mask)
+    """The lower end of a subdivided K_6 is nearer to an eigenvalue (4, and 1) than the upper."""
+    gram, bound = gram_and_bound(cases.subdivision(cases.complete(6)))
     basis, trivial = tie_basis(gram, bound), bound.d1 * bound.d2
     monkeypatch.setattr(ties, "BITS", 2)
     one = elimination_bits(gram, trivial, bound, basis)
     both = elimination_bits(gram, trivial, bound, basis, two_sided=True)
-    assert 2 < one <= both <= 64
+    assert (one, both) == (2, 4)
 
 
 @settings(max_examples=60)
