@@ -13,3 +13,6 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 default_role = "code"
+# Docstrings say `mask : array, shape (n1, n2)`, which Sphinx takes for a list of types: it looks up
+# each word, and finds that several classes have an attribute n1.
+suppress_warnings = ["ref.python"]

@@ -40,7 +40,7 @@ class Cut:
         Whether ``boundary`` counts the edges with one end in X, or the vertices outside X that have
         a neighbour in X.
     left, right : bool arrays, shapes (n1,) and (n2,)
-        Which left and right vertices are in X; 0 < |X| <= N / 2.
+        Which left and right vertices are in X; ``0 < |X| <= N / 2``.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class Cut:
 
     @property
     def size(self) -> int:
-        """|X|, the number of vertices in the set."""
+        """The size of X, the number of vertices in the set."""
         return int(self.left.sum()) + int(self.right.sum())
 
     @property
