@@ -93,7 +93,7 @@ class Certificate(Tabled):
 
     @property
     def gap(self) -> float:
-        """Spectral gap sigma_1 - sigma_2, from the upper end of sigma_2: from below, up to an ulp."""
+        """Spectral gap sigma_1 - sigma_2, by the upper end of sigma_2: from below, up to an ulp."""
         return math.sqrt(self.d1 * self.d2) - self.sigma2[1]
 
     def is_about(self, graph: BiregularGraph) -> bool:

@@ -9,12 +9,10 @@ proof, however it was found; that it is the best one is not claimed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from tqdm import tqdm
 
 from expandermask.expansion import _cut_kernels
@@ -24,6 +22,9 @@ from expandermask.graphs._kernels import below
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.graphs.random import derive_seed
 from expandermask.threads import one_blas_thread
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _DENSE_SIZE = 1024
 _VECTORS = 3
@@ -101,6 +102,9 @@ def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int, progress: bool = F
 
 def component_labels(graph: BipartiteGraph) -> NDArray[np.int32]:
     """Which connected component each vertex is in, left ones first: int32, shape (n1 + n2,)."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
     starts, targets, _ = adjacency(graph)
     n = graph.n1 + graph.n2
     labels: NDArray[np.int32] = connected_components(
@@ -168,6 +172,8 @@ def _orders(graph: BipartiteGraph) -> Iterator[NDArray[np.int64]]:
 
 def _eigenvectors(graph: BipartiteGraph) -> Iterator[NDArray[np.float64]]:
     """Vectors for the smallest nonzero eigenvalues of the Laplacian, plain and normalised."""
+    from scipy.sparse import csr_array, diags_array
+
     n = graph.n1 + graph.n2
     starts, targets, _ = adjacency(graph)
     degrees = np.diff(starts).astype(np.float64)
@@ -185,6 +191,9 @@ def _lowest(laplacian: csr_array, top: float) -> list[NDArray[np.float64]]:
         with one_blas_thread(n):
             vectors = np.linalg.eigh(laplacian.toarray())[1]
         return list(vectors[:, 1 : _VECTORS + 1].T)
+    from scipy.sparse import diags_array
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
     start = np.sin(np.arange(1.0, n + 1))
     shifted = (diags_array(np.full(n, top)) - laplacian).tocsr()
     try:

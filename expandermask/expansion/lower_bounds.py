@@ -14,7 +14,6 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from expandermask.certificates.blocks import cyclic_order
 from expandermask.certificates.certify import certify, short_side_right
@@ -169,8 +168,7 @@ def _gap_by_cholesky(graph: BipartiteGraph) -> Fraction:
     laplacian, degree = _laplacian(graph), _largest_degree(graph)
     n = len(laplacian)
     shifted = degree * np.eye(n, dtype=np.int64) - laplacian
-    with one_blas_thread(n):
-        near = float(eigh(laplacian.astype(float), eigvals_only=True, subset_by_index=(1, 1))[0])
+    near = _second(laplacian)[0]
     slack = 4 * rounding_margin(n, n * (degree + 1.0))
     for _ in range(_TRIES):
         if near <= slack:
@@ -180,6 +178,15 @@ def _gap_by_cholesky(graph: BipartiteGraph) -> Fraction:
             return degree - Fraction(most)
         slack *= 16
     return Fraction(0)
+
+
+def _second(laplacian: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
+    """The second smallest eigenvalue of a matrix and its eigenvector, approximately."""
+    from scipy.linalg import eigh
+
+    with one_blas_thread(len(laplacian)):
+        values, vectors = eigh(laplacian.astype(np.float64), subset_by_index=(1, 1))
+    return float(values[0]), vectors[:, 0]
 
 
 def _laplacian(graph: BipartiteGraph) -> NDArray[np.int64]:
@@ -246,9 +253,7 @@ def cheeger_buser(graph: BipartiteGraph) -> tuple[float, float]:
 def _gap_at_most(graph: BipartiteGraph) -> float:
     """An upper bound on the second eigenvalue of the Laplacian: an exact Rayleigh quotient."""
     laplacian = _laplacian(graph)
-    n = len(laplacian)
-    with one_blas_thread(n):
-        vector = eigh(laplacian.astype(float), subset_by_index=(1, 1))[1][:, 0]
+    n, vector = len(laplacian), _second(laplacian)[1]
     scaled = np.rint(vector * (2.0**20 / np.abs(vector).max())).astype(np.int64)
     centred = scaled * n - scaled.sum()
     rises = centred[graph.lefts] - centred[graph.rights + graph.n1]
