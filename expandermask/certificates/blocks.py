@@ -172,7 +172,10 @@ class Blocks:
 
     def bottom(self) -> NDArray[np.float64]:
         """An approximate eigenvector for the least eigenvalue."""
-        least, where = float(np.linalg.eigvalsh(self._invariant)[0]) if self.r > 1 else 0.0, 0
+        if self.r == 1:
+            return bottom(self._invariant)
+        with one_blas_thread(self.size):
+            least, where = float(np.linalg.eigvalsh(self._invariant)[0]), 0
         for characters in self._chunks():
             with one_blas_thread(self.size):
                 values = np.linalg.eigvalsh(self.blocks(characters))[:, 0]

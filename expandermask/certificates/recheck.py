@@ -70,9 +70,8 @@ class Graph:
     """A simple biregular graph by its ``rows`` and ``columns``: ``small`` and ``large`` by size."""
 
     def __init__(self, neighbors: Rows, n2: int) -> None:
-        need(type(n2) is int and n2 > 0 and len(neighbors) > 0, "the mask is empty")
-        self.rows: Rows = [sorted(row) for row in neighbors]
-        self.columns: Rows = [[] for _ in range(n2)]
+        need(type(n2) is int and 0 < n2 <= sum(map(len, neighbors)), "the mask has empty columns")
+        self.rows, self.columns = [sorted(r) for r in neighbors], [list[int]() for _ in range(n2)]
         for i, row in enumerate(self.rows):
             need(all(type(j) is int and 0 <= j < n2 for j in row), f"row {i}: a label is wrong")
             need(len(set(row)) == len(row), f"row {i} has parallel edges")
@@ -173,7 +172,7 @@ class Check:
         skipped = ("limit", *LIMITS[2:], *sorted(loose | {"reason"}))
         skipped += () if within else ("sigma2", "sigma_min", "c", "c_least")
         if data["verdict"] == "UNDECIDED" or (self.proved and not within):
-            return Result("BEYOND", "nothing is claimed, or proved of over 512 vertices", skipped)
+            return Result("BEYOND", data["verdict"] + ", over 512 vertices" * self.proved, skipped)
         return Result("CONFIRMED", f"{data['verdict']}, {data['definition']}", skipped)
 
     def check_statement(self, d: dict[str, Any], e: dict[str, Any]) -> None:
@@ -289,10 +288,11 @@ def main(arguments: list[str]) -> int:
     try:
         text, (neighbors, n2) = Path(arguments[0]).read_bytes(), read_mask(*arguments[1:])
     except Exception as error:
-        print(f"usage: recheck.py CERTIFICATE.json MASK ({error!r:.200})", file=sys.stderr)
+        print(f"usage: recheck.py CERTIFICATE.json MASK; {arguments}: {error}", file=sys.stderr)
         return 2
     result = recheck(text, neighbors, n2)
-    print(f"{result.outcome}: {result.reason}; not derived again: {', '.join(result.unchecked)}")
+    rest = f"; not derived again: {', '.join(result.unchecked)}" * (result.outcome != "REJECTED")
+    print(f"{result.outcome}: {result.reason}{rest}")
     return {"CONFIRMED": 0, "BEYOND": 3}.get(result.outcome, 1)
 
 

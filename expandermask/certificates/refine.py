@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from expandermask.certificates.bounds import RamanujanBound
 from expandermask.graphs.biregular import BiregularGraph
+from expandermask.threads import one_blas_thread
 
 _START_BITS = 48
 _MOST_BITS = 2048
@@ -46,9 +47,9 @@ def refined_vector(
     beyond = bound.least_missed_by if below else bound.exceeded_by
     n, gram = side.n2, side.gram()
     trivial = side.d1 * side.d2
-    start = np.linalg.eigh(gram + trivial if below else gram - trivial / n)[1][
-        :, 0 if below else -1
-    ]
+    with one_blas_thread(n):
+        vectors = np.linalg.eigh(gram + trivial if below else gram - trivial / n)[1]
+    start = vectors[:, 0 if below else -1]
     x = _balanced([round(v * 2**_START_BITS) for v in start.tolist()])
     bits = 2 * _START_BITS
     while not beyond(square := _quotient(gram, x)):

@@ -69,7 +69,8 @@ def bottom(gram: NDArray[np.int64]) -> NDArray[np.float64]:
     from scipy.linalg import eigh
 
     with one_blas_thread(len(gram)):
-        return np.asarray(eigh(gram.astype(np.float64), subset_by_index=[0, 0])[1][:, 0])
+        floats = gram.astype(np.float64).T  # of Fortran's order, so that it can be overwritten
+        return np.asarray(eigh(floats, subset_by_index=[0, 0], overwrite_a=True)[1][:, 0])
 
 
 def rayleigh_quotient(

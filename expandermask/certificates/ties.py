@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.certificates.bounds import RamanujanBound
-from expandermask.certificates.recheck import BITS, MOST_BITS, proves
 
 _Task = tuple[list[list[int]], Fraction, int, int, list[list[int]]]
+_FIRST_BITS = 64
 _SHORT = 2**12
 _LARGEST_LLL = 64
 _PRIME = 2**61 - 1
@@ -91,6 +91,9 @@ def elimination_bits(
     -----
     O(n**3) products of integers of about that many bits, in Python: seconds at n = 512.
     """
+    # Not at the top, or `python -m` would find the checker loaded before it runs it.
+    from expandermask.certificates.recheck import MOST_BITS
+
     roots = [isqrt(d - 1 << 2 * MOST_BITS) for d in (bound.d1, bound.d2)]
     upper = Fraction(sum(roots), 2**MOST_BITS) ** 2
     lower = Fraction(abs(roots[0] - roots[1]) + 1, 2**MOST_BITS) ** 2
@@ -101,7 +104,7 @@ def elimination_bits(
     if basis:
         span = np.array(_spanned(gram, bound, basis), dtype=object)
         tasks.append((_triangle(span @ span.T), Fraction(0), -1, 0, []))
-    enough = _enough_bits(tasks, BITS)
+    enough = _enough_bits(tasks, _FIRST_BITS)
     if enough is None:
         raise ArithmeticError(f"no elimination with fewer than {MOST_BITS} bits shows the bound")
     return enough
@@ -109,6 +112,8 @@ def elimination_bits(
 
 def _enough_bits(tasks: list[_Task], bits: int) -> int | None:
     """``bits`` or the first of its doublings with which the checker proves all tasks."""
+    from expandermask.certificates.recheck import MOST_BITS, proves
+
     while bits < MOST_BITS:
         if all(proves(*task, bits) for task in tasks):
             return bits

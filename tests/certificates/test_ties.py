@@ -90,7 +90,7 @@ def test_more_bits_where_the_lower_end_takes_them(monkeypatch):
     """The lower end of a subdivided K_6 is nearer to an eigenvalue (4, and 1) than the upper."""
     gram, bound = gram_and_bound(cases.subdivision(cases.complete(6)))
     basis, trivial = tie_basis(gram, bound), bound.d1 * bound.d2
-    monkeypatch.setattr(ties, "BITS", 2)
+    monkeypatch.setattr(ties, "_FIRST_BITS", 2)
     one = elimination_bits(gram, trivial, bound, basis)
     both = elimination_bits(gram, trivial, bound, basis, two_sided=True)
     assert (one, both) == (2, 4)
