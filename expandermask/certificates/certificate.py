@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ Definition = Literal["one-sided", "two-sided", "regular", "within"]
 FORMAT = "expandermask certificate"
 FORMAT_VERSION = 2
 DEFINITIONS: tuple[Definition, ...] = ("one-sided", "two-sided", "regular", "within")
+_ENCLOSURES = ("sigma2", "sigma_min")
 OUTWARD = 2.0**-50
 """Relative room given to a float that is rounded outward."""
 
@@ -65,13 +66,13 @@ class Certificate(Tabled):
     """The Ramanujan bound rho, rounded to a float."""
     limit: float
     """Proved lower limit on sigma_2 over all graphs of this shape."""
-    limits: dict[str, float]
+    limits: dict[str, float] = field(repr=False)
     """Each limit by name (the fields of `Limits`), on sigma_2, rounded down."""
     components: int
     """Number of connected components."""
     simple: bool
     """No parallel edges: always true of a mask, whose entries are 0 or 1."""
-    evidence: dict[str, Any]
+    evidence: dict[str, Any] = field(repr=False)
     """What the verdict and the enclosures rest on, for `recheck` to go through again: the c of a
     Cholesky test, the order r of the symmetry it went by, root counts, a basis of the eigenvectors
     that meet the bound, integer vectors with their exact Rayleigh quotients; and, for a graph too
@@ -100,9 +101,14 @@ class Certificate(Tabled):
         """Whether this certificate was issued for exactly this graph."""
         return self.digest == graph.digest
 
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate as JSON-ready values; enclosures are lists."""
+        body = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**body, **{name: body[name] and list(body[name]) for name in _ENCLOSURES}}
+
     def to_json(self) -> str:
         """The certificate as JSON, sealed by a checksum; `from_json` gives it back equal."""
-        body = {f.name: getattr(self, f.name) for f in fields(self)}
+        body = self.to_dict()
         document = {"format": FORMAT, "format_version": FORMAT_VERSION, **body}
         return write_document(FORMAT, FORMAT_VERSION, {**body, "seal": seal(document)})
 
@@ -118,7 +124,7 @@ class Certificate(Tabled):
         _check_fields(data)
         if found != seal({"format": FORMAT, "format_version": FORMAT_VERSION, **data}):
             raise FileFormatError("a certificate: its fields were altered, the seal does not fit")
-        ends = {name: data[name] and tuple(data[name]) for name in ("sigma2", "sigma_min")}
+        ends = {name: data[name] and tuple(data[name]) for name in _ENCLOSURES}
         return cls(**{**data, **ends})
 
     def rows(self) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """What we build: biregular graphs, one family of constructions per file."""
 
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 from expandermask.graphs.biregular import BiregularGraph, Recipe
 from expandermask.graphs.catalog import Feasibility, feasible, ramanujan_graph
 from expandermask.graphs.cover_shapes import CoverOf, cover_of
@@ -41,12 +42,14 @@ from expandermask.graphs.random import random_biregular
 from expandermask.graphs.rebuild import rebuild
 
 __all__ = [
+    "BipartiteGraph",
     "BiregularGraph",
     "CoverOf",
     "CoveringCheck",
     "Feasibility",
     "Recipe",
     "array_code",
+    "as_bipartite",
     "complete_bipartite",
     "cover_of",
     "covering",

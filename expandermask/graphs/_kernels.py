@@ -154,6 +154,27 @@ def transpose_rows(neighbors, n2):
 
 
 @njit(cache=True)
+def transpose_edges(starts, targets, columns):
+    """The edges of rows of any lengths by column: ``starts`` (int64), ``targets`` (int32, ascending).
+
+    They come as in a `BipartiteGraph`, and are counted into place: O(edges + rows + columns).
+    """
+    back = np.zeros(columns + 1, dtype=np.int64)
+    for j in targets:
+        back[j + 1] += 1
+    for j in range(columns):
+        back[j + 1] += back[j]
+    cursor = back[:-1].copy()
+    sources = np.empty(targets.size, dtype=np.int32)
+    for i in range(starts.size - 1):
+        for e in range(starts[i], starts[i + 1]):
+            j = targets[e]
+            sources[cursor[j]] = i
+            cursor[j] += 1
+    return back, sources
+
+
+@njit(cache=True)
 def codegrees(neighbors, n2):
     """Gram matrix M'M, int64 (n2, n2): how many left vertices each two right vertices share.
 

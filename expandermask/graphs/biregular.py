@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -366,8 +367,11 @@ def dense_ones(mask: Any) -> NDArray[np.bool_]:
     dense = _dense(mask)
     ones: NDArray[np.bool_] = dense != 0
     if not np.array_equal(dense, ones):
-        bad = dense[~(dense == ones)].flat[0]
-        raise InvalidInputError(f"a mask holds only zeros and ones, got {bad!r}")
+        row, column = np.argwhere(dense != ones)[0].tolist()
+        raise InvalidInputError(
+            f"a mask holds only zeros and ones, got {dense[row, column].item()!r} at row {row}, "
+            f"column {column}; for the support of weights take weights != 0"
+        )
     return ones
 
 
@@ -416,6 +420,11 @@ def _dense(mask: Any) -> NDArray[Any]:
     """``mask`` as a non-empty 2-D numeric array; torch tensors come to the CPU first."""
     if hasattr(mask, "detach"):
         mask = _from_tensor(mask)
+    if isinstance(mask, str | os.PathLike):
+        raise InvalidInputError(
+            f"a mask is an array, tensor or graph, got the path {os.fspath(mask)!r}; read it with "
+            "expandermask.masks.load_mask"
+        )
     dense = as_array("mask", mask)
     if dense.ndim != 2 or dense.size == 0:
         raise InvalidInputError(f"a mask must be a non-empty 2-D array, got shape {dense.shape}")

@@ -8,6 +8,7 @@ random. `compare` makes them; derivations are in ``docs/tutorials/compare.md``.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from expandermask.files import write_document
 from expandermask.tables import Tabled
 
 FORMAT = "expandermask comparison"
+PLAN_FORMAT = "expandermask plan comparison"
 FORMAT_VERSION = 1
+_MOST_ROWS = 24
+_LAYER = re.compile(r".*?(?<![^.])\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -223,17 +227,34 @@ class PlanComparison(Tabled):
 
     def to_json(self) -> str:
         """`to_dict` as JSON text."""
-        return write_document(FORMAT, FORMAT_VERSION, self.to_dict())
+        return write_document(PLAN_FORMAT, FORMAT_VERSION, self.to_dict())
+
+    def by_layer(self) -> dict[str, PlanComparison]:
+        """The comparison of each layer: of the masks whose names agree up to their first number.
+
+        ``model.layers.3.query.A`` belongs to ``model.layers.3``; a module without a number in its
+        name is a layer of its own.
+        """
+        layers: dict[str, dict[str, MaskComparison]] = {}
+        for name, comparison in self.masks.items():
+            found = _LAYER.match(name)
+            layer = found[0] if found else name.removesuffix(".A").removesuffix(".B")
+            layers.setdefault(layer, {})[name] = comparison
+        return {layer: PlanComparison(masks) for layer, masks in layers.items()}
 
     def rows(self) -> list[tuple[str, str]]:
-        """The comparison as a table: the total first, then a line for each mask."""
+        """The comparison as a table: the total first, then a line for each mask, or each layer.
+
+        Layers are summed up where there are more than 24 masks.
+        """
+        parts: dict[str, Any] = self.masks if len(self.masks) <= _MOST_ROWS else self.by_layer()
         return [
             ("masks", f"{len(self.masks)}"),
             *_count_rows(self.total),
             ("expected", f"{self.expected:,.6g} in common, if independent"),
             ("standard deviation", f"{self.relabelled_std:.4g} relabelled"),
             ("z-score", f"{_shown(self.z_score)} relabelled"),
-            *((name, str(comparison)) for name, comparison in self.masks.items()),
+            *((name, str(comparison)) for name, comparison in parts.items()),
         ]
 
     def __str__(self) -> str:

@@ -15,16 +15,19 @@ import numpy as np
 
 from expandermask.errors import ExpanderMaskError, FileFormatError, InvalidInputError
 from expandermask.files import read_bytes, read_document, replacing, write_document, write_text
-from expandermask.graphs.biregular import BiregularGraph, Recipe
+from expandermask.graphs.biregular import BiregularGraph, Recipe, as_graph
 from expandermask.graphs.rebuild import rebuild
 
 FORMAT = "expandermask mask"
 FORMAT_VERSION = 1
 SUFFIXES = (".npz", ".npy", ".json")
+_MAGIC = (b"PK", b"\x93NUMPY")
 
 
-def save_mask(path: str | os.PathLike[str], graph: BiregularGraph) -> None:
+def save_mask(path: str | os.PathLike[str], graph: Any) -> None:
     """Write a mask, whole or not at all; the ending of ``path`` chooses .npz, .npy or .json.
+
+    ``graph`` is a `BiregularGraph` or a biregular mask as `certify` takes it.
 
     Examples
     --------
@@ -36,7 +39,7 @@ def save_mask(path: str | os.PathLike[str], graph: BiregularGraph) -> None:
     ...     load_mask(pathlib.Path(folder) / "heawood.json") == heawood()
     True
     """
-    suffix = _suffix(path)
+    suffix, graph = _suffix(path), as_graph(graph)
     if suffix == ".json":
         write_text(path, _to_json(graph))
         return
@@ -59,16 +62,18 @@ def load_mask(path: str | os.PathLike[str]) -> BiregularGraph:
     Raises `FileFormatError` for a file that is truncated, altered, foreign or of a newer version,
     and `NotBiregularError` or `InvalidInputError` for an array that is no biregular 0/1 mask.
     """
-    suffix = _suffix(path)
+    suffix, name = _suffix(path), os.fspath(path)
     content = read_bytes(path)
-    if suffix == ".json":
-        return _from_json(content)
+    if suffix != ".json" and not content.startswith(_MAGIC):
+        raise FileFormatError(f"{name!r} is no {suffix} file: it does not start as one")
     try:
+        if suffix == ".json":
+            return _from_json(content)
         return _from_arrays(np.load(io.BytesIO(content), allow_pickle=False))
-    except ExpanderMaskError:
-        raise
+    except ExpanderMaskError as error:
+        raise type(error)(f"{name!r}: {error}") from None
     except Exception as error:  # on damaged bytes numpy, zipfile and zlib raise many kinds
-        raise FileFormatError(f"cannot read {os.fspath(path)!r} as {suffix}: {error}") from None
+        raise FileFormatError(f"cannot read {name!r} as {suffix}: {error}") from None
 
 
 def _to_json(graph: BiregularGraph) -> str:

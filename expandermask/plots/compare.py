@@ -97,6 +97,10 @@ def layer_overlap(comparison: PlanComparison, ax: Axes | None = None) -> Axes:
     'common / smaller mask'
     """
     ax = new_axes(ax, size=(11.0, 4.4))
+    if not isinstance(comparison, PlanComparison):
+        raise InvalidInputError(
+            f"comparison must be of two plans, got {type(comparison).__name__}; see masks.compare"
+        )
     masks = comparison.masks
     columns, modules = module_columns(list(masks))
     for side, names in by_side(masks).items():

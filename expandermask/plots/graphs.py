@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.graphs.biregular import BiregularGraph
+from expandermask.graphs.biregular import BiregularGraph, as_graph
 from expandermask.plots._axes import BOUND, VALUES, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def mask(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
+def mask(graph: Any, ax: Axes | None = None) -> Axes:
     """The mask as a picture, ones dark: n1 rows, n2 columns.
 
     Examples
@@ -24,14 +24,14 @@ def mask(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
     >>> plots.mask(graphs.heawood()).get_title()
     '7 x 7, degrees (3, 3)'
     """
-    ax = new_axes(ax)
+    graph, ax = as_graph(graph), new_axes(ax)
     ax.imshow(graph.mask(), cmap="Greys", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
     ax.set(xlabel="right vertex", ylabel="left vertex")
     ax.set_title(f"{graph.n1} x {graph.n2}, degrees ({graph.d1}, {graph.d2})")
     return ax
 
 
-def bipartite(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
+def bipartite(graph: Any, ax: Axes | None = None) -> Axes:
     """The graph drawn as two facing rows of vertices with the edges between them.
 
     Examples
@@ -41,14 +41,14 @@ def bipartite(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
     >>> len(plots.bipartite(graphs.heawood()).collections)
     1
     """
-    ax = new_axes(ax)
+    graph, ax = as_graph(graph), new_axes(ax)
     left = np.column_stack([(np.arange(graph.n1) + 0.5) / graph.n1, np.ones(graph.n1)])
     right = np.column_stack([(np.arange(graph.n2) + 0.5) / graph.n2, np.zeros(graph.n2)])
     _draw(graph, left, right, ax)
     return ax
 
 
-def circular(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
+def circular(graph: Any, ax: Axes | None = None) -> Axes:
     """The graph drawn on a circle, the two sides spread evenly among each other.
 
     For sides of one size left and right vertices alternate, starting with left vertex 0 on top and
@@ -61,7 +61,7 @@ def circular(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
     >>> len(plots.circular(graphs.heawood()).collections[0].get_segments())
     21
     """
-    ax = new_axes(ax, size=(4.8, 4.8))
+    graph, ax = as_graph(graph), new_axes(ax, size=(4.8, 4.8))
     n1, n2 = graph.n1, graph.n2
     wishes = np.concatenate([(np.arange(n1) + 0.5) / n1, (np.arange(n2) + 0.5) / n2])
     place = np.empty(n1 + n2)

@@ -48,6 +48,11 @@ def spectral_gaps(plan: MaskPlan | Mapping[str, Any], ax: Axes | None = None) ->
     >>> [line.get_label() for line in spectral_gaps(plan).get_lines()]
     ['A', 'B']
     """
+    if not isinstance(plan, Mapping):
+        raise InvalidInputError(
+            f"plan must be a MaskPlan or a mapping from names to masks, got {type(plan).__name__}; "
+            "a single mask is drawn by spectrum_against_bound"
+        )
     masks = plan.certify() if isinstance(plan, MaskPlan) else dict(plan)
     if not masks:
         raise InvalidInputError("the plan is empty; there are no gaps to draw")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from expandermask.certificates import limits, ramanujan_bound, spectrum
 from expandermask.certificates.density import kesten_mckay
 from expandermask.errors import InvalidInputError, check_ramanujan_shape
-from expandermask.graphs.biregular import BiregularGraph
+from expandermask.graphs.biregular import as_graph
 from expandermask.masks.plan import MaskPlan
 from expandermask.plots._axes import BOUND, LIMIT, METHODS, SIDES, VALUES, new_axes
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def spectrum_against_bound(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
+def spectrum_against_bound(graph: Any, ax: Axes | None = None) -> Axes:
     """All singular values of one graph, largest first, with its bound and its limit.
 
     Parameters
     ----------
-    graph : BiregularGraph
+    graph : BiregularGraph or mask
         The graph to draw.
     ax : matplotlib Axes, optional
         Where to draw; a new figure without one.
@@ -36,7 +36,7 @@ def spectrum_against_bound(graph: BiregularGraph, ax: Axes | None = None) -> Axe
     >>> plots.spectrum_against_bound(graphs.random_biregular(96, 16, 2, rng=0)).get_xlabel()
     'index k'
     """
-    ax = new_axes(ax)
+    graph, ax = as_graph(graph), new_axes(ax)
     values = spectrum(graph)
     index = np.arange(1, values.size + 1)
     ax.plot(index[1:], values[1:], ".", color=VALUES, label="singular values")
@@ -51,7 +51,7 @@ def spectrum_against_bound(graph: BiregularGraph, ax: Axes | None = None) -> Axe
     return ax
 
 
-def density(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
+def density(graph: Any, ax: Axes | None = None) -> Axes:
     """A histogram of the nontrivial singular values against the law of large random graphs.
 
     The curve is the biregular Kesten-McKay law (`kesten_mckay`), which the histogram of a random
@@ -59,7 +59,7 @@ def density(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
 
     Parameters
     ----------
-    graph : BiregularGraph
+    graph : BiregularGraph or mask
         The graph to draw, both degrees and both sides at least 2; the cost is one SVD.
     ax : matplotlib Axes, optional
         Where to draw; a new figure without one.
@@ -71,6 +71,7 @@ def density(graph: BiregularGraph, ax: Axes | None = None) -> Axes:
     >>> plots.density(graphs.random_biregular(96, 96, 3, rng=0)).get_ylabel()
     'density'
     """
+    graph = as_graph(graph)
     check_ramanujan_shape(graph.n1, graph.n2, graph.d1)
     ax = new_axes(ax)
     values = spectrum(graph)[1:]

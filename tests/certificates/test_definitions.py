@@ -254,8 +254,8 @@ def test_eps_zero_is_one_sided():
         )
 
 
-def test_a_rational_bound_met_exactly_is_undecided_or_proved():
-    """Q_7 with eps moved to the float just above or below 5 - 2 sqrt 6: both are decided."""
+def test_a_millionth_on_either_side_of_the_distance():
+    """Q_7 has sigma_2 = 5 and rho = 2 sqrt 6."""
     exact = 5 - 2 * math.sqrt(6)
     assert certify(hypercube(7), definition="within", eps=exact * 1.000001).verdict == "PROVED"
     assert certify(hypercube(7), definition="within", eps=exact * 0.999999).verdict == "REFUTED"

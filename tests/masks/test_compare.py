@@ -241,7 +241,7 @@ def test_plans_that_do_not_match_are_refused_by_module():
 def test_tables_and_json_carry_the_numbers():
     found = compare(plan(0), plan(1))
     data = json.loads(found.to_json())
-    assert data["format"] == "expandermask comparison"
+    assert data["format"] == "expandermask plan comparison"
     assert data["total"]["common"] == found.total.common
     mask = found.masks["layer.0.q.A"]
     entry = data["masks"]["layer.0.q.A"]
@@ -293,3 +293,22 @@ def test_overlap_matrix_refuses_no_masks_and_unknown_measures():
         overlap_matrix({})
     with pytest.raises(InvalidInputError, match="'jaccard' or 'overlap', got 'dice'"):
         overlap_matrix({"a": np.eye(2)}, measure="dice")
+
+
+def test_layers_are_summed_up():
+    """Masks by the first number in their names; each layer is a comparison of its own."""
+    shapes = {f"model.layers.{k}.{n}": (24, 24) for k in (0, 1, 10) for n in ("q", "v.2")}
+    shapes["head"] = (24, 24)
+    plans = [MaskPlan.for_shapes(shapes, r=12, left_degree=3, rng=seed) for seed in (0, 1)]
+    whole = compare(*plans)
+    layers = whole.by_layer()
+    assert list(layers) == ["model.layers.0", "model.layers.1", "model.layers.10", "head"]
+    assert sum(layer.total.common for layer in layers.values()) == whole.total.common
+    assert sum(layer.expected for layer in layers.values()) == pytest.approx(whole.expected)
+    assert {name for layer in layers.values() for name in layer.masks} == set(whole.masks)
+    assert {"model.layers.0.q.A", "head.B"} <= dict(whole.rows()).keys()
+    many = {f"layers.{k}.q": (24, 24) for k in range(13)}
+    plans = [MaskPlan.for_shapes(many, r=12, left_degree=3, rng=seed) for seed in (0, 1)]
+    names = dict(compare(*plans).rows()).keys()
+    assert "layers.12" in names
+    assert "layers.12.q.A" not in names

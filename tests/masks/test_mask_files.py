@@ -162,3 +162,23 @@ def test_damaged_files_raise_nothing_else(tmp_path, suffix):
         except ExpanderMaskError:
             refused += 1
     assert refused > 100
+
+
+def test_any_biregular_mask_can_be_saved(tmp_path):
+    for made in (heawood().mask(), heawood().to_networkx(), heawood().biadjacency()):
+        save_mask(tmp_path / "mask.npz", made)
+        assert load_mask(tmp_path / "mask.npz") == heawood()
+    with pytest.raises(NotBiregularError):
+        save_mask(tmp_path / "no.npz", np.triu(np.ones((3, 3))))
+    assert not (tmp_path / "no.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["text.npz", "text.npy", "text.json"])
+def test_errors_name_the_file(tmp_path, name):
+    (tmp_path / name).write_text("no mask", encoding="utf-8")
+    with pytest.raises(FileFormatError, match=name) as caught:
+        load_mask(tmp_path / name)
+    assert "allow_pickle" not in str(caught.value)
+    np.save(tmp_path / "nan.npy", np.array([[1.0, np.nan], [1.0, 1.0]]))
+    with pytest.raises(InvalidInputError, match=r"nan\.npy.*got nan at row 0, column 1"):
+        load_mask(tmp_path / "nan.npy")

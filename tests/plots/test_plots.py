@@ -138,3 +138,17 @@ def test_ratios_draws_least_median_and_largest():
 def test_ratios_refuses_what_it_cannot_draw(table, message):
     with pytest.raises(InvalidInputError, match=message):
         plots.ratios(table)
+
+
+@pytest.mark.parametrize(
+    "draw", ["mask", "bipartite", "circular", "density", "spectrum_against_bound"]
+)
+def test_masks_are_drawn_as_their_graphs(draw):
+    title = getattr(plots, draw)(heawood().mask()).get_title()
+    assert title == getattr(plots, draw)(heawood()).get_title() != ""
+
+
+@pytest.mark.parametrize("draw", ["spectral_gaps", "layer_overlap"])
+def test_what_belongs_to_plans_refuses_a_mask(draw):
+    with pytest.raises(InvalidInputError, match="plan"):
+        getattr(plots, draw)(heawood())
