@@ -135,6 +135,16 @@ def two_copies(mask: Mask) -> Mask:
     return np.kron(np.eye(2, dtype=np.int64), mask)
 
 
+def tied_at_both_ends() -> Mask:
+    """K_{4,4} [] K_{2,2,2,2}, subdivided: 16 = (sqrt 9 + 1)**2 and 4 = (sqrt 9 - 1)**2 are met.
+
+    The product is 10-regular, with the eigenvalues 6 (six times) and -6 (three).
+    """
+    halves = complete(8) - np.kron(np.eye(2, dtype=np.int64), complete(4))
+    cocktail = complete(8) - np.kron(np.eye(4, dtype=np.int64), complete(2))
+    return subdivision(box(halves, cocktail))
+
+
 def switched(mask: Mask) -> Mask:
     """One switch of two edges, the first that keeps the graph simple."""
     other = mask.copy()

@@ -91,13 +91,7 @@ def test_two_sided_known_answers(graph, verdict):
 
 
 def test_ties_at_both_ends():
-    """K_{4,4} [] K_{2,2,2,2} is 10-regular with the eigenvalues 6 (six times) and -6 (three).
-
-    Subdivided, 16 = (sqrt 9 + 1)**2 and 4 = (sqrt 9 - 1)**2.
-    """
-    halves = cases.complete(8) - np.kron(np.eye(2, dtype=int), cases.complete(4))
-    cocktail = cases.complete(8) - np.kron(np.eye(4, dtype=int), cases.complete(2))
-    mask = cases.subdivision(cases.box(halves, cocktail))
+    mask = cases.tied_at_both_ends()
     proof = certify(mask, definition="two-sided")
     assert (proof.verdict, proof.method) == ("PROVED", "descartes")
     assert (proof.evidence["ties"], proof.evidence["ties_below"]) == (6, 3)

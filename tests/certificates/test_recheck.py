@@ -23,6 +23,7 @@ from expandermask.graphs import (
     complete_bipartite,
     heawood,
     hypercube,
+    quasi_cyclic,
     random_biregular,
 )
 from expandermask.masks import save_mask
@@ -97,6 +98,20 @@ def test_what_is_not_derived_again_is_said():
     assert check(certify(graph), graph).unchecked[-4:] == ("sigma2", "sigma_min", "c", "c_least")
 
 
+def test_ties_at_both_ends_are_confirmed():
+    proof = certify(ENDS, definition="two-sided")
+    assert (proof.evidence["ties"], proof.evidence["ties_below"]) == (6, 3)
+    assert check(proof, ENDS).outcome == "CONFIRMED"
+
+
+def test_blocks_are_beyond():
+    graph = quasi_cyclic(1200, 600, 3, r=60, rng=0)
+    found = check(certify(graph), graph)
+    assert certify(graph).method == "blocks"
+    assert (found.outcome, "r" in found.unchecked) == ("BEYOND", True)
+    assert found.reason == "PROVED, over 512 vertices"
+
+
 def test_a_proof_beyond_its_size_is_not_confirmed():
     graph = random_biregular(600, 600, 4, rng=0)
     found = check(certify(graph), graph)
@@ -144,6 +159,11 @@ BOTH_TRUE = certify(BOTH, definition="two-sided")
 LEAST = RamanujanBound(3, 12).least_square_above()
 C_BOTH = RamanujanBound(3, 12).square_below()
 BELOW, ABOVE = 1 - 1e-9, 1 + 1e-9
+ENDS = BiregularGraph.from_mask(cases.tied_at_both_ends())  # 6 ties at 16, 3 at the lower end, 4
+NEAR_TRACE = BiregularGraph(
+    [[0, 1]] * 4 + [[2, 3]] * 4 + [[0, 2], [1, 3]], 4
+)  # PROVED: sigma_2**2 = 8 of a nontrivial trace of 10
+UNEQUAL = random_biregular(96, 4, 2, rng=0)  # PROVED, with degrees 2 and 48
 
 
 def basis(graph):
@@ -164,6 +184,17 @@ def proved(graph, changes=(), **evidence):
     c = RamanujanBound(graph.d1, graph.d2).square_below()
     told = {"verdict": "PROVED", "method": "cholesky", "sigma2": certify(graph).sigma2}
     return forged(graph, {**told, **dict(changes)}, {"c": c, **evidence})
+
+
+def certified(graph):
+    return json.loads(certify(graph).to_json())
+
+
+def images(graph, vectors):
+    """(N - a) b for each vector b."""
+    side = graph if graph.n2 <= graph.n1 else graph.transpose()
+    shifted = side.gram() - (graph.d1 + graph.d2 - 2) * np.eye(side.n2, dtype=np.int64)
+    return [(shifted @ np.array(b)).tolist() for b in vectors]
 
 
 def counted(graph, vectors, changes=(), **evidence):
@@ -219,6 +250,21 @@ ATTACKS = {
         eps=0.2,
     ),
     "with a limit that is no float": lambda: forged(heawood(), {"limit": 2}),
+    "by counting, with its top as none": lambda: counted(CUBE, on_top(CUBE, 25), ties=0),
+    "within a part of the trace": lambda: forged(NEAR_TRACE, {"sigma2": [2.5, 7.5**0.5]}),
+    "refuted by nothing": lambda: forged(
+        UNEQUAL, {"verdict": "REFUTED", "method": "rayleigh"}, without=("c",)
+    ),
+    "with irrational ties and their images": lambda: counted(
+        SURD, basis(SURD) + images(SURD, basis(SURD))
+    ),
+    "with fewer ties below": lambda: forged(ENDS, {}, {"ties_below": 2}, definition="two-sided"),
+    "with no ties below": lambda: forged(ENDS, {}, {"ties_below": 0}, definition="two-sided"),
+    "with a root below": lambda: forged(ENDS, {}, {"roots_below": 1}, definition="two-sided"),
+    **{
+        f"with another {name}": lambda name=name: forged(ODD, {name: certified(ODD)[name] + 1})
+        for name in ("n1", "n2", "d1", "d2", "components", "format_version")
+    },
     "by blocks": lambda: proved(CUBE, {"method": "blocks"}),
     "by blocks of an order": lambda: proved(CUBE, {"method": "blocks"}, r=64),
     "by an oracle": lambda: proved(CUBE, {"method": "oracle"}),
@@ -667,6 +713,12 @@ def test_the_command(tmp_path, proof, suffix):
 
 def test_exit_codes(tmp_path, proof, capsys):
     mask, large = tmp_path / "mask.npy", random_biregular(600, 600, 4, rng=0)
+    save_mask(mask, ODD)
+    assert module.main([str(proof), str(mask)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("CONFIRMED: PROVED, one-sided; not derived again: limit, three_moment")
+    save_mask(tmp_path / "edges.json", BiregularGraph(ODD.neighbors, ODD.n2))
+    assert module.main([str(proof), str(tmp_path / "edges.json")]) == 0
     save_mask(mask, random_biregular(24, 12, 3, rng=6))
     assert module.main([str(proof), str(mask)]) == 1
     save_mask(mask, large)
