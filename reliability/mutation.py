@@ -22,6 +22,7 @@ from pathlib import Path
 from _common import ROOT, parser, print_table, write_record
 
 PACKAGE = "expandermask/certificates"
+_TEXT = re.compile(r'f?"(?:[^"\\]|\\.)*"')
 COPIED = ("expandermask", "tests", "docs", "README.md", "pyproject.toml")
 CONFIGURATION = """
 [tool.mutmut]
@@ -69,6 +70,14 @@ def changed_lines(folder: Path, mutant: str) -> list[str]:
     return [x for x in shown if x[:1] in "+-" and not x.startswith(("+++", "---"))]
 
 
+def is_in_a_message(lines: list[str]) -> bool:
+    """Whether a mutant differs in a text alone, or in None for the message of `recheck.need`."""
+    before, after = (
+        [_TEXT.sub("TEXT", line[1:]) for line in lines if line[0] == sign] for sign in "-+"
+    )
+    return before == [re.sub(r", None\)$", ", TEXT)", line) for line in after]
+
+
 def main() -> int:
     """Run mutmut, print a table by module, write the record with the survivors."""
     options = parser(__doc__)
@@ -100,6 +109,7 @@ def main() -> int:
         "outcomes": dict(Counter(found.values())),
         "score": round(1 - len(survivors) / max(1, len(found)), 4),
         "by module": score,
+        "in messages alone": sum(map(is_in_a_message, survivors.values())),
         "survivors": survivors,
     }
     print(f"record: {write_record(arguments, 'mutation', body).name}")
