@@ -1,8 +1,13 @@
-"""Hypothesis strategies: shapes for which simple biregular graphs exist, and seeds."""
+"""Hypothesis strategies: any masks, shapes of simple biregular graphs, boundaries, and seeds."""
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from expandermask.expansion.cuts import Kind
 
 Shape = tuple[int, int, int]
 
@@ -23,3 +28,13 @@ def shapes(largest: int = 10, least_degree: int = 1) -> st.SearchStrategy[Shape]
 
 
 seeds = st.integers(0, 2**64 - 1)
+
+KINDS: tuple[Kind, ...] = ("edge", "vertex")
+kinds = st.sampled_from(KINDS)
+
+
+@st.composite
+def masks(draw: st.DrawFn, largest: int = 6) -> NDArray[np.int64]:
+    """Any 0/1 mask: dense, sparse, with empty rows and columns."""
+    shape = draw(st.tuples(st.integers(1, largest), st.integers(1, largest)))
+    return draw(arrays(np.int64, shape, elements=st.sampled_from([0, 1, 1])))

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import networkx as nx
 import numpy as np
 import pytest
 from transformers import BertConfig
 
-from expandermask import Certificate, MaskPlan, cli
+from expandermask import Certificate, MaskPlan, certify, cli
 from expandermask.graphs import catalog, complete_bipartite, hypercube, random_biregular
 from expandermask.masks import save_mask
 
@@ -218,7 +219,10 @@ def test_inspect(saved, monkeypatch, capsys, name):
     text = capsys.readouterr().out
     assert ("NOT BIREGULAR" if name == "irregular.npy" else "PROVED") in text
     assert run_here(monkeypatch, "inspect", saved / name, "--json") == 0
-    assert isinstance(json.loads(capsys.readouterr().out), dict)
+    text = capsys.readouterr().out
+    assert isinstance(json.loads(text), dict)
+    assert text.endswith("}\n")
+    assert not text.endswith("\n\n")
 
 
 @pytest.mark.parametrize("kind", ["edge", "vertex"])
@@ -235,6 +239,26 @@ def test_cheeger(saved, monkeypatch, capsys, kind):
     assert run_here(monkeypatch, "cheeger", file, "--kind", "face") == 2
 
 
+def test_cheeger_with_a_seed(saved, monkeypatch, capsys):
+    file = saved / "large.npz"
+    save_mask(file, random_biregular(96, 64, 2, rng=0))
+    seeded = ("cheeger", file, "--seed", 7)
+    assert run_here(monkeypatch, *seeded, "--json") == 0
+    first = capsys.readouterr().out
+    assert json.loads(first)["seed"] == 7
+    assert run_here(monkeypatch, *seeded, "--json") == 0
+    assert capsys.readouterr().out == first
+    assert run_here(monkeypatch, *seeded) == 0
+    assert "seed" in capsys.readouterr().out
+    drawn = set()
+    for _ in range(2):
+        assert run_here(monkeypatch, "cheeger", saved / "irregular.npy", "--json") == 0
+        drawn.add(json.loads(capsys.readouterr().out)["seed"])
+    assert len(drawn) == 2
+    assert run_here(monkeypatch, "cheeger", file, "--seed", -1) == 2
+    assert "rng" in capsys.readouterr().err
+
+
 def test_compare(saved, monkeypatch, capsys):
     assert run_here(monkeypatch, "compare", saved / "plan.json", saved / "other.json") == 0
     assert "Jaccard" in capsys.readouterr().out
@@ -245,6 +269,41 @@ def test_compare(saved, monkeypatch, capsys):
     assert run_here(monkeypatch, "compare", file, saved / "plan.json") == 2
 
 
+def test_a_regular_graph_is_read_as_the_library_reads_it(saved, monkeypatch, capsys):
+    """An adjacency matrix, of a bipartite graph and of one that is not; and the mask to recheck."""
+    for name, graph in (("heawood", nx.heawood_graph()), ("petersen", nx.petersen_graph())):
+        np.save(saved / f"{name}.npy", nx.to_numpy_array(graph, dtype=int))
+        proof, mask = saved / "regular.json", saved / f"{name}.npz"
+        arguments = ["--definition", "regular", "-o", proof, "--graph", mask]
+        assert run_here(monkeypatch, "certify", saved / f"{name}.npy", *arguments) == 0
+        written = Certificate.from_json(proof.read_text())
+        assert written == certify(graph, definition="regular")
+        assert run_here(monkeypatch, "recheck", proof, mask) == 0
+
+
+def test_recheck_reads_recipes_and_speaks_json(saved, monkeypatch, capsys):
+    proof = saved / "proof.json"
+    assert run_here(monkeypatch, "mask", 60, 60, 4, "-o", saved / "made.json", "--seed", 0) == 0
+    assert run_here(monkeypatch, "certify", saved / "made.json", "-o", proof) == 0
+    capsys.readouterr()
+    assert run_here(monkeypatch, "recheck", proof, saved / "made.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "CONFIRMED"
+    assert run_here(monkeypatch, "recheck", proof, saved / "none.npz") == 2
+    assert "none.npz" in capsys.readouterr().err
+
+
+def test_weights_are_no_mask(saved, monkeypatch, capsys):
+    np.save(saved / "weights.npy", np.full((4, 3), 0.5))
+    for command in ("cheeger", "certify"):
+        assert run_here(monkeypatch, command, saved / "weights.npy") == 2
+        assert "weights != 0" in capsys.readouterr().err
+
+
+def test_no_bars_off_a_terminal(saved):
+    done = run("inspect", saved / "plan.json")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_unknown_kind_of_figure(saved, monkeypatch, capsys):
     assert run_here(monkeypatch, "cheeger", saved / "irregular.npy", "--figure", "cut.xyz") == 2
-    assert "--figure 'cut.xyz'" in capsys.readouterr().err
+    assert "'cut.xyz'" in capsys.readouterr().err

@@ -13,6 +13,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from expandermask.plots._axes import BOUND, LIMIT, METHODS
+
 HERE = Path(__file__).parent
 RECORD = HERE.parents[1] / "benchmarks" / "results" / "cheeger_intervals.json"
 PAGE = HERE.parent / "theory" / "expansion_bounds.md"
@@ -20,7 +22,8 @@ BEGIN, END = "<!-- table -->\n", "<!-- end of table -->"
 HEAD = """| graph | kind | spectral | mixing | flow | best cut | within |
 |---|---|---|---|---|---|---|
 """
-BOUNDS = {"spectral": ("tab:blue", "o"), "mixing": ("tab:orange", "s"), "flow": ("tab:green", "^")}
+MARKERS = {"spectral": "o", "mixing": "s", "flow": "^"}
+COLOURS = (METHODS[0], METHODS[4], METHODS[2])
 TITLES = {"edge": r"edges, $h_E$", "vertex": r"vertices, $h_V$"}
 
 
@@ -44,12 +47,12 @@ def draw(ax: Axes, rows: list[dict[str, Any]], goal: float) -> None:
     places = range(len(rows))
     best = [1 / row["within"] for row in rows]
     ax.hlines(places, best, 1, color="0.8", lw=5, label="where the constant is")
-    for name, (color, marker) in BOUNDS.items():
+    for (name, marker), color in zip(MARKERS.items(), COLOURS, strict=True):
         shown = [(row["lower"][name], row, k) for k, row in enumerate(rows) if name in row["lower"]]
         ratios = [bound / row["cut"]["ratio"] for bound, row, _ in shown]
         ax.plot(ratios, [k for *_, k in shown], marker, color=color, ms=5, label=name)
-    ax.axvline(1 / goal, color="tab:red", lw=1, ls="--", label=f"1/{goal:g} of the cut")
-    ax.axvline(1, color="k", lw=1, label="best cut")
+    ax.axvline(1 / goal, color=BOUND, lw=1, ls="--", label=f"1/{goal:g} of the cut")
+    ax.axvline(1, color=LIMIT, lw=1, label="best cut")
     ax.set(xlim=(-0.02, 1.02), xlabel="lower bound / best cut")
     ax.set_yticks(places, [row["graph"] for row in rows], fontsize=8)
     ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -58,7 +61,7 @@ def draw(ax: Axes, rows: list[dict[str, Any]], goal: float) -> None:
 def line(row: dict[str, Any]) -> str:
     """One line of the table, the best bound in bold."""
     cells = []
-    for name in BOUNDS:
+    for name in MARKERS:
         bound = row["lower"].get(name)
         text = "" if bound is None else f"{bound:.4g}"
         cells.append(f"**{text}**" if name == row["best"] else text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -104,9 +105,9 @@ def plan(
         r=rank,
         left_degree=left_degree,
         rng=seed,
-        progress=not as_json,
+        progress=sys.stderr.isatty(),
     )
-    certificates = made.certify(progress=not as_json)
+    certificates = made.certify(progress=sys.stderr.isatty())
     if output is not None:
         made.save(output)
     report = parameter_report(made)

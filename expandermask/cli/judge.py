@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -9,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from expandermask.certificates import certify
-from expandermask.certificates.certificate import DEFINITIONS, Definition
-from expandermask.certificates.recheck import main as run_recheck
+from expandermask.certificates.certificate import DEFINITIONS
+from expandermask.certificates.definitions import check_definition, graph_for
+from expandermask.certificates.recheck import recheck
 from expandermask.cli._app import EXIT, Json, app, print_rows
 from expandermask.errors import InvalidInputError
 from expandermask.expansion import cheeger
 from expandermask.expansion.cuts import Kind
-from expandermask.files import replacing, write_text
-from expandermask.graphs.bipartite import BipartiteGraph
+from expandermask.files import read_bytes, replacing, write_text
 from expandermask.inspection import MaskReport, inspect_mask
 from expandermask.inspection.checkpoints import open_masks
 from expandermask.inspection.supports import support_of
-from expandermask.masks import MaskPlan, compare, load_mask
+from expandermask.masks import MaskPlan, compare, load_mask, save_mask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 Figure = Annotated[
     Path | None, typer.Option("--figure", help="Also draw it, to a .png, .svg or .pdf file.")
 ]
+FIGURES = (".png", ".svg", ".pdf")
+RECHECK_EXIT = {"CONFIRMED": 0, "REJECTED": 1, "BEYOND": 3}
 ANYTHING = (
     "A mask (.npy, .npz, .json), a plan (.json), a .safetensors file, or the folder of an adapter "
     "or a checkpoint."
@@ -46,13 +50,26 @@ def certify_command(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the certificate as JSON.")
     ] = None,
+    graph_output: Annotated[
+        Path | None,
+        typer.Option(
+            "--graph", help="Write the mask the certificate is about, as .npz, .npy or .json."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say whether a mask is Ramanujan, with proof; the exit code is the verdict.
 
+    With --definition regular, an array is the adjacency matrix of a regular graph. The certificate
+    is about the bipartite graph that stands for it, which --graph writes for `recheck`.
+
     Example: expandermask certify mask.npz
     """
-    certificate = certify(load_mask(file), definition=cast("Definition", definition), eps=eps)
+    named, slack = check_definition(definition, eps)
+    graph = graph_for(named, _one_mask(file) if named == "regular" else load_mask(file))
+    certificate = certify(graph, definition=named, eps=slack if named == "within" else None)
+    if graph_output is not None:
+        save_mask(graph_output, graph)
     if output is not None:
         write_text(output, certificate.to_json())
     if as_json:
@@ -66,6 +83,7 @@ def certify_command(
 def recheck_command(
     certificate: Annotated[Path, typer.Argument(help="What `certify -o` wrote.")],
     file: Annotated[Path, typer.Argument(help="The mask it is about: .npz, .npy or .json.")],
+    as_json: Json = False,
 ) -> None:
     """Check a certificate against its mask, independently and in exact integers.
 
@@ -74,7 +92,15 @@ def recheck_command(
 
     Example: expandermask recheck proof.json mask.npz
     """
-    raise typer.Exit(run_recheck([str(certificate), str(file)]))
+    graph = load_mask(file)
+    result = recheck(read_bytes(certificate), graph.neighbors.tolist(), graph.n2)
+    if as_json:
+        typer.echo(json.dumps(result._asdict(), indent=1))
+    else:
+        typer.echo(f"{result.outcome}: {result.reason}")
+        if result.unchecked:
+            typer.echo(f"not derived again: {', '.join(result.unchecked)}")
+    raise typer.Exit(RECHECK_EXIT[result.outcome])
 
 
 @app.command("inspect")
@@ -87,10 +113,14 @@ def inspect_command(
 
     Example: expandermask inspect ./my-adapter
     """
-    report = inspect_mask(path, progress=not as_json)
+    _check_figure(figure)
+    report = inspect_mask(path, progress=sys.stderr.isatty())
     if figure is not None:
         _draw_report(report, path, figure)
-    typer.echo(report.to_json() if as_json else str(report))
+    if as_json:
+        typer.echo(report.to_json(), nl=False)
+    else:
+        typer.echo(str(report))
 
 
 @app.command("cheeger")
@@ -100,6 +130,9 @@ def cheeger_command(
     milp_seconds: Annotated[
         float | None, typer.Option(help="Let the HiGHS solver look for a better cut as well.")
     ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the search for a cut; the same seed, the same cut.")
+    ] = None,
     figure: Figure = None,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +140,8 @@ def cheeger_command(
 
     Example: expandermask cheeger mask.npz --kind vertex
     """
-    found = cheeger(_one_mask(path), cast("Kind", kind), milp_seconds=milp_seconds, rng=0)
+    _check_figure(figure)
+    found = cheeger(_one_mask(path), cast("Kind", kind), milp_seconds=milp_seconds, rng=seed)
     if figure is not None:
         from expandermask import plots
 
@@ -136,21 +170,22 @@ def compare_command(
 
 
 def _masks(path: Path) -> Any:
-    """What `compare` takes: a graph, a plan, or the graphs of all matrices by name."""
+    """What `compare` takes: a mask, a plan, or the supports of all matrices by name."""
     found = open_masks(path)
     if isinstance(found, MaskPlan):
         return found
     if not isinstance(found, Mapping):
-        return support_of(found, path.name).edges()
+        return found
     matrices = {name: value for name, value in found.items() if len(value.shape) == 2}
     return {name: support_of(value, name).edges() for name, value in matrices.items()}
 
 
-def _one_mask(path: Path) -> BipartiteGraph:
+def _one_mask(path: Path) -> Any:
+    """The one array or graph in a file, as it is."""
     found = open_masks(path)
     if isinstance(found, Mapping):
         raise InvalidInputError(f"{str(path)!r} holds {len(found)} masks; give a file of one")
-    return support_of(found, path.name).edges()
+    return found
 
 
 def _draw_report(report: Any, path: Path, figure: Path) -> None:
@@ -162,12 +197,13 @@ def _draw_report(report: Any, path: Path, figure: Path) -> None:
         _save(plots.checkpoint(report), figure)
 
 
+def _check_figure(figure: Path | None) -> None:
+    """Refuse a picture no one can draw before anything is computed for it."""
+    if figure is not None and figure.suffix.lower() not in FIGURES:
+        raise InvalidInputError(f"--figure must end in {', '.join(FIGURES)}, got {str(figure)!r}")
+
+
 def _save(ax: Axes, figure: Path) -> None:
     """Write the figure that ``ax`` is part of, whole or not at all."""
     with replacing(figure) as temporary:
-        try:
-            cast("Any", ax.figure).savefig(
-                temporary, format=figure.suffix[1:].lower() or "png", dpi=150
-            )
-        except ValueError as error:
-            raise InvalidInputError(f"--figure {str(figure)!r}: {error}") from None
+        cast("Any", ax.figure).savefig(temporary, format=figure.suffix[1:].lower(), dpi=150)

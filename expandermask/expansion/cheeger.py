@@ -2,7 +2,7 @@
 
 Small graphs are settled by looking at every subset of the smaller side, or at those that could be
 better than the best cut known (`_exact_search`); larger ones get proved lower bounds
-(`expansion`) and the best cut found. Definitions, algorithms and proofs:
+(`lower_bounds`) and the best cut found. Definitions, algorithms and proofs:
 ``docs/theory/cheeger.md``.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import numbers
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -20,11 +19,12 @@ import numpy as np
 from expandermask.errors import InvalidInputError
 from expandermask.expansion._exact_milp import better_cut
 from expandermask.expansion._exact_search import exact_cut, proved_best
-from expandermask.expansion.cut_search import best_cut, component_labels
+from expandermask.expansion.adjacency import smallest_component
+from expandermask.expansion.cut_search import best_cut
 from expandermask.expansion.cuts import Cut, Kind, check_kind
 from expandermask.expansion.lower_bounds import lower_bounds
 from expandermask.files import write_document
-from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
+from expandermask.graphs.bipartite import as_bipartite
 from expandermask.graphs.random import RandomState, draw_seed
 from expandermask.tables import Tabled
 
@@ -66,8 +66,12 @@ class CheegerResult(Tabled):
     subsets of the smaller side ("enumeration" for edges, "zeta table" for vertices) or of those
     that matter ("branch and bound"), which are proofs; lower bounds and local search ("interval");
     or these with a cut by a MILP solver ("milp")."""
-    bounds: dict[str, Fraction]
+    bounds: dict[str, Fraction] = field(hash=False)
     """Proved lower bounds on h by name, an exact search among them."""
+    seed: int = field(compare=False)
+    """What the search for a cut was seeded with, whether or not there was one: ``rng=seed`` gives
+    the same result again, unless a solver was given seconds. No part of what is known about h, so
+    results that differ only in it are equal."""
     claimed: Fraction | None = None
     """The lower bound HiGHS states, if it was asked: no proof, since it computes in floats."""
 
@@ -88,6 +92,7 @@ class CheegerResult(Tabled):
             ("best cut", str(self.cut)),
             *(bounds if not self.exact else []),
             *([("claimed lower bound", claimed)] if claimed else []),
+            *([("seed", str(self.seed))] if self.method in ("interval", "milp") else []),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +114,7 @@ class CheegerResult(Tabled):
             "method": self.method,
             "bounds": {name: str(value) for name, value in self.bounds.items()},
             "claimed": None if self.claimed is None else str(self.claimed),
+            "seed": self.seed,
             "cut": {
                 "left": np.flatnonzero(self.cut.left).tolist(),
                 "right": np.flatnonzero(self.cut.right).tolist(),
@@ -158,7 +164,8 @@ def cheeger(
         better cut (HiGHS, through scipy). What it finds depends on the clock. It improves only the
         upper end: its own bound is returned as ``claimed``, without proof.
     rng : None, int or numpy.random.Generator
-        For the search for a cut where the constant is not found exactly; the rest takes no chances.
+        For the search for a cut where there are too many subsets to look at; the rest takes no
+        chances. The result has the ``seed`` that repeats it.
 
     Returns
     -------
@@ -169,7 +176,8 @@ def cheeger(
     Raises
     ------
     InvalidInputError
-        Not a bipartite graph or 0/1 mask, another kind, or a ``milp_seconds`` not above 0.
+        Not a bipartite graph or 0/1 mask, another kind, a ``milp_seconds`` not above 0, or
+        an ``rng`` that is no seed.
 
     Notes
     -----
@@ -178,7 +186,7 @@ def cheeger(
     on average, and D is the largest degree on the larger. It is run up to 4e9 steps, about ten
     seconds: n = 20 for vertices, and for edges 29 in cubic graphs, 26 to 28 in most others. Beyond,
     up to n = 62, branch and bound for edges is given as long again; it settles sparse graphs, cubic
-    ones up to about n = 48. Sources of the other bounds: `expansion`.
+    ones up to about n = 48. Sources of the other bounds: `lower_bounds`.
 
     Examples
     --------
@@ -192,17 +200,18 @@ def cheeger(
     """
     kind, graph = check_kind(kind), as_bipartite(graph_or_mask)
     seconds = None if milp_seconds is None else _check_seconds(milp_seconds)
+    seed = draw_seed(rng)
     bounds: dict[str, Fraction] = {}
     claimed: Fraction | None = None
     method: Method
-    if (component := _smallest_component(graph, kind)) is not None:
-        cut, method = component, "disconnected"
+    if (component := smallest_component(graph)) is not None:
+        cut = Cut(graph, kind, component[: graph.n1], component[graph.n1 :])
+        method = "disconnected"
     elif (exact := exact_cut(graph, kind)) is not None:
         cut, method = exact, "enumeration" if kind == "edge" else "zeta table"
     else:
-        bars = sys.stderr is not None and sys.stderr.isatty()
-        bounds, method = lower_bounds(graph, kind, progress=bars), "interval"
-        cut = best_cut(graph, kind, seed=draw_seed(rng), progress=bars)
+        bounds, method = lower_bounds(graph, kind), "interval"
+        cut = best_cut(graph, kind, seed=seed)
         if kind == "edge" and cut.ratio > max(bounds.values()):
             proved = proved_best(cut)
             if proved is not None:
@@ -224,6 +233,7 @@ def cheeger(
         cut=cut,
         method=method,
         bounds=bounds,
+        seed=seed,
         claimed=claimed,
     )
 
@@ -242,15 +252,3 @@ def _check_seconds(value: object) -> float:
             f"milp_seconds must be a number of seconds above 0, or None, got {value!r}"
         )
     return seconds
-
-
-def _smallest_component(graph: BipartiteGraph, kind: Kind) -> Cut | None:
-    """The cut around a smallest component, which has no boundary; None for a connected graph.
-
-    Of two components or more, the smallest has at most half of the vertices.
-    """
-    labels = component_labels(graph)
-    if labels.max() == 0:
-        return None
-    inside = labels == np.bincount(labels).argmin()
-    return Cut(graph, kind, inside[: graph.n1], inside[graph.n1 :])

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from expandermask.expansion import _cut_kernels
+from expandermask.expansion.adjacency import adjacency, smallest_component
 from expandermask.expansion.cuts import Cut, Kind, check_kind
-from expandermask.expansion.flow import adjacency
 from expandermask.graphs._kernels import below
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.graphs.random import derive_seed
@@ -39,7 +39,7 @@ _MOST_KICKS = 200
 _PATIENCE = 2.0
 
 
-def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int, progress: bool = False) -> Cut:
+def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int) -> Cut:
     """The best cut found: an upper bound on the Cheeger constant of this kind, with its set.
 
     Parameters
@@ -51,8 +51,6 @@ def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int, progress: bool = F
     seed : int
         One seed gives one cut on one machine; eigenvectors, where the search starts, may differ in
         their last bits, and in signs and bases, between linear algebra libraries.
-    progress : bool
-        Show a progress bar once the search has run for two seconds.
 
     Returns
     -------
@@ -80,9 +78,8 @@ def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int, progress: bool = F
     """
     check_kind(kind)
     n = graph.n1 + graph.n2
-    labels = component_labels(graph)
-    if labels.max() > 0:
-        return _as_cut(graph, kind, labels == np.bincount(labels).argmin())
+    if (component := smallest_component(graph)) is not None:
+        return _as_cut(graph, kind, component)
     starts, targets, _ = adjacency(graph)
     on_edges, patience = kind == "edge", n // 4 + 20
     ranked = _best_sweeps(graph, starts, targets, on_edges)
@@ -93,25 +90,11 @@ def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int, progress: bool = F
     move = n + (2 if on_edges else 16) * graph.num_edges // n
     kicks = min(_MOST_KICKS, _WORK // (len(ranked) * 3 * patience * move))
     found = []
-    bar = tqdm(ranked, desc="cuts", unit="start", delay=_PATIENCE, disable=not progress)
+    bar = tqdm(ranked, desc="cuts", unit="start", leave=False, disable=None, delay=_PATIENCE)
     for inside in bar:
         _cut_kernels.search(starts, targets, on_edges, inside, patience, kicks, state)
         found.append(_as_cut(graph, kind, inside))
     return min(found, key=lambda cut: (cut.ratio, -cut.size))
-
-
-def component_labels(graph: BipartiteGraph) -> NDArray[np.int32]:
-    """Which connected component each vertex is in, left ones first: int32, shape (n1 + n2,)."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    starts, targets, _ = adjacency(graph)
-    n = graph.n1 + graph.n2
-    labels: NDArray[np.int32] = connected_components(
-        csr_array((np.ones(len(targets), dtype=np.int8), targets, starts), shape=(n, n)),
-        directed=False,
-    )[1]
-    return labels
 
 
 def _as_cut(graph: BipartiteGraph, kind: Kind, inside: NDArray[np.bool_]) -> Cut:

@@ -82,6 +82,22 @@ class Cut:
                 "has the same boundary"
             )
 
+    def __eq__(self, other: object) -> bool:
+        """The same set and kind of boundary, in graphs of the same edges."""
+        if not isinstance(other, Cut):
+            return NotImplemented
+        mine, theirs = self.graph, other.graph
+        return (
+            self.kind == other.kind
+            and np.array_equal(self.left, other.left)
+            and np.array_equal(self.right, other.right)
+            and np.array_equal(mine.starts, theirs.starts)
+            and np.array_equal(mine.rights, theirs.rights)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.left.tobytes(), self.right.tobytes(), self.graph.num_edges))
+
     @property
     def size(self) -> int:
         """The size of X, the number of vertices in the set."""

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from expandermask.expansion import _flow_kernels
+from expandermask.expansion.adjacency import adjacency
 from expandermask.expansion.cuts import Kind
 from expandermask.graphs.bipartite import BipartiteGraph
-
-Adjacency = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 _MOST_ROUNDS, _FEW_ROUNDS = 12, 6
 _WORK = 60_000_000
@@ -42,23 +41,7 @@ class Congestion:
     """Through no vertex passes more than this, what starts or ends there not counted."""
 
 
-def adjacency(graph: BipartiteGraph) -> Adjacency:
-    """Neighbours of all n1 + n2 vertices, right ones numbered from n1: (starts, targets, edges).
-
-    Vertex v has the neighbours ``targets[starts[v]:starts[v + 1]]`` by the ``edges`` of the same
-    places, numbered in the order of ``graph.rights``.
-    """
-    tails = np.concatenate([graph.lefts, graph.rights.astype(np.int64) + graph.n1])
-    heads = np.roll(tails, graph.num_edges)
-    order = np.argsort(tails, kind="stable")
-    degrees = np.bincount(tails, minlength=graph.n1 + graph.n2)
-    starts = np.concatenate([[0], degrees.cumsum()])
-    return starts, heads[order], order % max(graph.num_edges, 1)
-
-
-def all_pairs_flow(
-    graph: BipartiteGraph, kind: Kind, *, progress: bool = False
-) -> Congestion | None:
+def all_pairs_flow(graph: BipartiteGraph, kind: Kind) -> Congestion | None:
     """Route a flow between all pairs of vertices, and even out its load over edges or vertices.
 
     Parameters
@@ -67,8 +50,6 @@ def all_pairs_flow(
         A connected graph with an edge.
     kind : {"edge", "vertex"}
         Whether the largest load of an edge is to become small, or that of a vertex.
-    progress : bool
-        Show a progress bar once the search has run for two seconds.
 
     Returns
     -------
@@ -106,7 +87,7 @@ def all_pairs_flow(
         return None
     unit = 1 << max(min(_UNIT_BITS, _TOTAL_BITS - n.bit_length()), 0)
     weights, entering, changing = _access(graph, hubs, unit)
-    loads = _rounds(graph, kind, hubs, weights, rounds, progress)
+    loads = _rounds(graph, kind, hubs, weights, rounds)
     best = min(
         map(_Sum.of, [loads[:1], *(loads[-k:] for k in range(1, rounds + 1))]),
         key=lambda total: total.largest(kind, entering, changing) / total.rounds,
@@ -149,7 +130,6 @@ def _rounds(
     hubs: NDArray[np.int64],
     weights: NDArray[np.int64],
     rounds: int,
-    progress: bool,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """The loads of edges and of vertices in each round."""
     starts, targets, edges = adjacency(graph)
@@ -157,7 +137,7 @@ def _rounds(
     edge_lengths = np.full(graph.num_edges, float(on_edges))
     vertex_lengths = np.full(graph.n1 + graph.n2, float(not on_edges))
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    bar = tqdm(range(rounds), desc="flow", unit="round", delay=_PATIENCE, disable=not progress)
+    bar = tqdm(range(rounds), desc="flow", unit="round", leave=False, disable=None, delay=_PATIENCE)
     for k in bar:
         scale = float(found[0][0 if on_edges else 1].max()) if k else 0.0
         load = np.zeros(graph.num_edges, dtype=np.int64)

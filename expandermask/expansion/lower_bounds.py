@@ -20,7 +20,7 @@ from expandermask.certificates.certify import certify, short_side_right
 from expandermask.certificates.cholesky import proves_at_most, rounding_margin
 from expandermask.errors import InvalidInputError, NotBiregularError
 from expandermask.expansion import mixing
-from expandermask.expansion.cut_search import component_labels
+from expandermask.expansion.adjacency import component_labels
 from expandermask.expansion.cuts import Kind, check_kind
 from expandermask.expansion.flow import Congestion, all_pairs_flow
 from expandermask.graphs.bipartite import BipartiteGraph
@@ -35,9 +35,7 @@ _ROOT_BITS = 96
 _DISPLAY = 1 + 2.0**-50
 
 
-def lower_bounds(
-    graph: BipartiteGraph, kind: Kind, *, progress: bool = False
-) -> dict[str, Fraction]:
+def lower_bounds(graph: BipartiteGraph, kind: Kind) -> dict[str, Fraction]:
     """Proved lower bounds on a Cheeger constant, by name; the largest of them counts.
 
     Parameters
@@ -46,8 +44,6 @@ def lower_bounds(
         Any graph of at least two vertices, N = n1 + n2.
     kind : {"edge", "vertex"}
         Bound h_E, or h_V.
-    progress : bool
-        Show a progress bar once a search has run for two seconds.
 
     Returns
     -------
@@ -86,7 +82,7 @@ def lower_bounds(
     if graph.n1 * graph.n2 <= mixing.MOST_PAIRS:
         scan = mixing.scan_edges if kind == "edge" else mixing.scan_vertices
         found["mixing"] = scan(mixing.EdgeCounts.of(graph))
-    flow = all_pairs_flow(graph, kind, progress=progress)
+    flow = all_pairs_flow(graph, kind)
     if flow is not None:
         found["flow"] = least_ratio(n, _flow_boundary(n, kind, flow))
     return found

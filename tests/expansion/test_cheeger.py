@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from fractions import Fraction
 from importlib import import_module
 
@@ -13,9 +11,7 @@ import pytest
 import scipy.sparse
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from expandermask.errors import InvalidInputError
 from expandermask.expansion import _exact_search as search
 from expandermask.expansion.cheeger import cheeger
 from expandermask.expansion.cuts import Cut
@@ -27,14 +23,9 @@ from expandermask.graphs import (
     pappus,
     random_biregular,
 )
-from expandermask.graphs.bipartite import as_bipartite
 from tests.cases import bipartition, cycle, prism
 from tests.oracles import cheeger as oracle
-
-KINDS = ("edge", "vertex")
-masks = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
-    lambda shape: arrays(np.int64, shape, elements=st.integers(0, 1))
-)
+from tests.strategies import KINDS, kinds, masks, seeds
 
 
 @pytest.fixture
@@ -48,7 +39,7 @@ def check(found, mask):
     """What must be true of every result, whatever its method."""
     assert found.lower == max(found.bounds.values())
     assert found.upper == found.cut.ratio
-    assert found.exact == (found.lower == found.upper)
+    assert found.to_dict()["exact"] == (found.lower == found.upper)
     assert (found.cut.graph.n1, found.cut.graph.n2) == mask.shape == (found.n1, found.n2)
 
 
@@ -71,47 +62,8 @@ def test_every_connected_bipartite_graph(n, count):
             assert found.upper == oracle.least_ratio(mask, kind)
 
 
-def one_vertex(graph):
-    """The cut around left vertex 0, to start a search from."""
-    graph = as_bipartite(graph)
-    return Cut(graph, "edge", np.arange(graph.n1) == 0, np.zeros(graph.n2, dtype=bool))
-
-
-@pytest.mark.parametrize("n", range(2, 10))
-def test_branch_and_bound_on_every_connected_bipartite_graph(n):
-    for mask in oracle.connected_bipartite(n):
-        start = one_vertex(mask)
-        least = oracle.least_ratio(mask, "edge")
-        best = search.proved_best(start)
-        assert best.ratio == least
-        assert (best is start) == (start.ratio == least)
-        assert search.proved_best(best) is best
-
-
-@pytest.mark.parametrize("shape", [(14, 14, 3), (16, 12, 3), (9, 12, 4), (40, 10, 2), (11, 11, 5)])
-def test_branch_and_bound_agrees_with_enumeration(shape):
-    for seed in range(4):
-        graph = as_bipartite(random_biregular(*shape, rng=seed))
-        assert search.proved_best(one_vertex(graph)).ratio == cheeger(graph).upper
-
-
-def test_branch_and_bound_in_the_place_of_enumeration(monkeypatch):
-    monkeypatch.setattr(search, "MOST_STEPS", 0.0)
-    graph = random_biregular(32, 32, 3, rng=0)
-    found = cheeger(graph, rng=0)
-    check(found, graph.mask())
-    assert found.exact
-    assert found.method == "branch and bound"
-    assert found.bounds["branch and bound"] == max(found.bounds.values())
-    monkeypatch.setattr(search, "MOST_MOVES", 100.0)
-    given_up = cheeger(graph, rng=0)
-    assert given_up.method == "interval"
-    assert given_up.lower < found.lower <= given_up.upper
-    assert search.proved_best(one_vertex(np.ones((70, 63), dtype=int))) is None
-
-
 @settings(max_examples=120)
-@given(masks, st.sampled_from(KINDS))
+@given(masks(), kinds)
 def test_any_mask_against_the_definition(mask, kind):
     found = cheeger(mask, kind)
     check(found, mask)
@@ -164,7 +116,7 @@ def test_named_graphs_against_the_definition(graph):
 
 
 @settings(max_examples=60)
-@given(masks)
+@given(masks())
 def test_the_chain(mask):
     """h_V <= h_E <= D h_V."""
     edge, vertex = (cheeger(mask, kind).upper for kind in KINDS)
@@ -189,7 +141,7 @@ def test_the_chain_over_the_atlas():
 
 
 @settings(max_examples=60)
-@given(masks, st.sampled_from(KINDS), st.randoms(use_true_random=False))
+@given(masks(), kinds, st.randoms(use_true_random=False))
 def test_names_and_sides_of_vertices_do_not_matter(mask, kind, random):
     rows, columns = (random.sample(range(n), n) for n in mask.shape)
     found = cheeger(mask, kind).upper
@@ -198,7 +150,7 @@ def test_names_and_sides_of_vertices_do_not_matter(mask, kind, random):
 
 
 @settings(max_examples=60)
-@given(masks, st.sampled_from(KINDS), st.data())
+@given(masks(), kinds, st.data())
 def test_another_edge_never_lowers_it(mask, kind, data):
     holes = np.argwhere(mask == 0).tolist()
     assume(holes)
@@ -209,7 +161,7 @@ def test_another_edge_never_lowers_it(mask, kind, data):
 
 
 @settings(max_examples=60)
-@given(masks, st.sampled_from(KINDS), st.integers(0, 2**64 - 1))
+@given(masks(), kinds, seeds)
 def test_an_interval_holds_the_exact_value(mask, kind, seed):
     exact = cheeger(mask, kind).upper
     with pytest.MonkeyPatch.context() as patch:
@@ -227,11 +179,11 @@ def test_an_interval_holds_the_exact_value(mask, kind, seed):
 @pytest.mark.parametrize("shape", [(8, 8, 3), (12, 6, 3), (10, 5, 2)])
 def test_milp_finds_the_best_cut_and_proves_nothing(no_exact_search, kind, shape, monkeypatch):
     graph = random_biregular(*shape, rng=1)
-    start = one_vertex(graph)
+    one = np.arange(graph.n1) == 0, np.zeros(graph.n2, dtype=bool)
     monkeypatch.setattr(
         import_module("expandermask.expansion.cheeger"),  # the name leads to the function
         "best_cut",
-        lambda graph, kind, seed, progress: Cut(graph, kind, start.left, start.right),
+        lambda graph, kind, seed: Cut(graph, kind, *one),
     )
     found = cheeger(graph, kind, milp_seconds=60.0, rng=0)
     check(found, graph.mask())
@@ -310,73 +262,3 @@ def test_everything_that_is_a_mask():
     for same in (desargues(), desargues().to_networkx(), scipy.sparse.csr_array(mask), mask == 1):
         assert cheeger(same).upper == expected
     assert cheeger(nx.desargues_graph()).upper == expected
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (nx.petersen_graph(), "odd cycle"),
-        (np.zeros((0, 3), dtype=int), "non-empty"),
-        (np.array([[0, 2]]), "2"),
-        (np.array([0, 1]), "2-D"),
-        ("mask", "2-D"),
-    ],
-)
-def test_what_is_no_mask(bad, message):
-    with pytest.raises(InvalidInputError, match=message):
-        cheeger(bad)
-
-
-@pytest.mark.parametrize("kind", ["edges", "Edge", "", None, 0])
-def test_unknown_kinds(kind):
-    with pytest.raises(InvalidInputError, match="kind must be 'edge' or 'vertex'"):
-        cheeger(heawood(), kind)
-
-
-@pytest.mark.parametrize("seconds", [0, -1.0, math.nan, math.inf, "5", True])
-def test_seconds_that_are_none(seconds):
-    with pytest.raises(InvalidInputError, match="milp_seconds must be"):
-        cheeger(heawood(), milp_seconds=seconds)
-
-
-def test_as_json_and_as_rows():
-    found = cheeger(heawood(), "vertex")
-    document = json.loads(found.to_json())
-    assert document["format"] == "expandermask cheeger constant"
-    assert Fraction(document["lower"]) == Fraction(document["upper"]) == found.upper
-    assert document["upper_float"] == float(found.upper)
-    left, right = document["cut"]["left"], document["cut"]["right"]
-    assert len(left) + len(right) == document["cut"]["size"] == found.cut.size
-    assert dict(found.rows())["value"] == str(found.upper)
-    assert str(found.upper) in str(found)
-
-
-def test_as_rows_without_the_value():
-    found = cheeger(random_biregular(96, 64, 2, rng=0), rng=0)
-    rows = dict(found.rows())
-    assert rows["value"] == f"in [{float(found.lower):.6g}, {float(found.upper):.6g}]"
-    assert sum(name.startswith("lower bound: ") for name in rows) == len(found.bounds)
-    assert not found.exact
-    assert "exact" not in str(found)
-
-
-def test_a_progress_bar_where_it_takes_long(monkeypatch, capsys):
-    shown = []
-    monkeypatch.setattr(search, "tqdm", lambda **options: shown.append(options) or _Bar())
-    cheeger(heawood())
-    assert shown.pop()["disable"] is True
-    monkeypatch.setattr(search, "_SLOW", 0.0)
-    for kind in KINDS:
-        cheeger(heawood(), kind)
-        assert shown.pop()["disable"] is None
-
-
-class _Bar:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def update(self, count):
-        assert count > 0

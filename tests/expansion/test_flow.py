@@ -11,19 +11,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from expandermask.expansion import _flow_kernels, flow
+from expandermask.expansion.adjacency import adjacency
 from expandermask.expansion.cuts import Kind
-from expandermask.expansion.flow import Congestion, adjacency, all_pairs_flow
+from expandermask.expansion.flow import Congestion, all_pairs_flow
 from expandermask.graphs import hypercube, random_biregular
 from expandermask.graphs.bipartite import as_bipartite
-from tests.expansion.test_cuts import KINDS, kinds, masks
 from tests.oracles import expansion as oracle
-from tests.strategies import seeds
+from tests.strategies import KINDS, kinds, masks, seeds
 from tests.without_compiler import only_with_compiler, passed_without_compiler
-
-
-def connected(mask: oracle.Mask) -> bool:
-    lists = oracle.neighbors(mask)
-    return nx.is_connected(nx.Graph({v: list(near) for v, near in enumerate(lists)}))
 
 
 def check_every_set(mask: oracle.Mask, found: Congestion | None) -> None:
@@ -78,7 +73,7 @@ class TestKernels:
     @settings(max_examples=40)
     def test_flows_are_conserved(self, mask: oracle.Mask, seed: int, kind: Kind) -> None:
         """Route from one source and balance every vertex by hand, in integers."""
-        assume(connected(mask))
+        assume(oracle.connected(mask))
         graph, n = as_bipartite(mask), sum(mask.shape)
         starts, targets, edges = adjacency(graph)
         rng = np.random.default_rng(seed)
@@ -114,7 +109,7 @@ class TestKernels:
     @settings(max_examples=15)
     def test_each_round_sends_everything(self, mask: oracle.Mask, blocks: int, kind: Kind) -> None:
         """The edges around each vertex carry its own flow once and what passes it twice."""
-        assume(connected(mask))
+        assume(oracle.connected(mask))
         graph, n = as_bipartite(mask), sum(mask.shape)
         lengths = np.full(graph.num_edges, float(kind == "edge")), np.full(n, float(kind != "edge"))
         weights, sources = np.arange(1, n + 1), np.arange(n)
@@ -139,7 +134,7 @@ class TestAllPairs:
     @given(masks(), kinds)
     @settings(max_examples=40)
     def test_no_set_is_too_narrow(self, mask: oracle.Mask, kind: Kind) -> None:
-        assume(connected(mask) and mask.size > 1)
+        assume(oracle.connected(mask) and mask.size > 1)
         check_every_set(mask, all_pairs_flow(as_bipartite(mask), kind))
 
     @given(st.integers(0, 10**6), st.integers(1, 2), st.booleans(), kinds)
@@ -149,7 +144,7 @@ class TestAllPairs:
     ) -> None:
         mask = np.random.default_rng(seed).integers(0, 2, (4 * hubs, hubs))
         mask[:, 0] = 1
-        assume(connected(mask))
+        assume(oracle.connected(mask))
         mask = mask.T.copy() if turned else mask
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(flow, "_WORK", 2 * int(mask.sum()) * hubs * 3)  # three rounds by hubs
@@ -159,7 +154,7 @@ class TestAllPairs:
     @given(masks(4))
     @settings(max_examples=30)
     def test_first_round_is_split_evenly(self, mask: oracle.Mask) -> None:
-        assume(connected(mask) and mask.size > 1)
+        assume(oracle.connected(mask) and mask.size > 1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(flow, "_MOST_ROUNDS", 1)
             patch.setattr(flow, "_FEW_ROUNDS", 0)

@@ -35,10 +35,9 @@ from expandermask.graphs import (
     tutte_coxeter,
 )
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
-from tests.expansion.test_cuts import KINDS, kinds, masks
-from tests.expansion.test_flow import connected
+from tests.oracles import cheeger as every_set
 from tests.oracles import expansion as oracle
-from tests.strategies import Shape, seeds, shapes
+from tests.strategies import KINDS, Shape, kinds, masks, seeds, shapes
 
 MODULE = import_module("expandermask.expansion.lower_bounds")  # the name leads to the function
 NAMES = {"connected", "spectral", "mixing", "flow"}
@@ -46,7 +45,7 @@ NAMES = {"connected", "spectral", "mixing", "flow"}
 
 def check(mask: oracle.Mask, kind: Kind, seed: int = 0) -> None:
     """Every lower bound <= exact <= the cut; 0 exactly for disconnected graphs."""
-    graph, exact = as_bipartite(mask), oracle.cheeger(mask, kind)
+    graph, exact = as_bipartite(mask), every_set.least_ratio(mask, kind)
     found = lower_bounds(graph, kind)
     assert set(found) == (NAMES if exact > 0 else {"components"})
     assert all(bound <= exact for bound in found.values()), (found, exact)
@@ -152,10 +151,9 @@ class TestParts:
     @given(masks())
     @settings(max_examples=60)
     def test_laplacian_gap(self, mask: oracle.Mask) -> None:
-        assume(connected(mask))
+        assume(oracle.connected(mask))
         graph = as_bipartite(mask)
-        lists = oracle.neighbors(mask)
-        laplacian = nx.laplacian_matrix(nx.Graph(dict(enumerate(map(list, lists)))))
+        laplacian = nx.laplacian_matrix(oracle.networkx_graph(mask))
         true = np.linalg.eigvalsh(laplacian.toarray().astype(float))[1]
         gap = laplacian_gap(graph)
         assert gap is not None
@@ -207,7 +205,7 @@ class TestCheegerBuser:
     def test_encloses_the_exact_value(self, mask: oracle.Mask) -> None:
         assume(sum(mask.shape) <= 10)
         lower, upper = cheeger_buser(as_bipartite(mask))
-        assert lower <= oracle.cheeger(mask, "edge") <= upper
+        assert lower <= every_set.least_ratio(mask, "edge") <= upper
 
     def test_any_vector_bounds_the_gap_from_above(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Also one far from the eigenvector, and from orthogonal to the constant vectors."""

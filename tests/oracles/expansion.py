@@ -27,22 +27,21 @@ def neighbors(mask: Mask) -> list[set[int]]:
     return lists
 
 
+def networkx_graph(mask: Mask) -> nx.Graph:
+    """The same as a networkx graph."""
+    return nx.Graph({v: list(near) for v, near in enumerate(neighbors(mask))})
+
+
+def connected(mask: Mask) -> bool:
+    """Whether every vertex can be reached from every other."""
+    return nx.is_connected(networkx_graph(mask))
+
+
 def boundary(lists: list[set[int]], inside: set[int], kind: str) -> int:
     """Edges that leave a set, or vertices outside it next to it."""
     if kind == "edge":
         return sum(len(lists[v] - inside) for v in inside)
     return len(set().union(*(lists[v] for v in inside)) - inside)
-
-
-def cheeger(mask: Mask, kind: str) -> Fraction:
-    """The least boundary / size over every set of at most half of the vertices."""
-    lists = neighbors(mask)
-    n = len(lists)
-    return min(
-        Fraction(boundary(lists, set(chosen), kind), size)
-        for size in range(1, n // 2 + 1)
-        for chosen in combinations(range(n), size)
-    )
 
 
 def conductance(mask: Mask) -> Fraction:
