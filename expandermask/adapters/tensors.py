@@ -1,9 +1,4 @@
-"""safetensors files, written whole and read strictly.
-
-The format: 8 bytes with the header's length, a JSON header {name: {dtype, shape, data_offsets}},
-then the raw little-endian data. The stock reader lets duplicate names and unknown fields pass;
-here the header must say exactly what is expected before any of it is decoded.
-"""
+"""safetensors files, written whole and read strictly: see `expandermask.safetensors_header`."""
 
 from __future__ import annotations
 
@@ -17,12 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from expandermask.errors import FileFormatError
-from expandermask.files import parse_json, replacing, require_fields
+from expandermask.files import replacing
+from expandermask.safetensors_header import LENGTH_BYTES, parse_header
 
 TensorShape = tuple[int, ...]
 
-_LENGTH_BYTES = 8
 _ALIGNMENT = 8
+_WHAT = "the file of tensors"
 
 
 def write_tensors(
@@ -46,20 +42,16 @@ def describe(data: bytes) -> dict[str, dict[str, Any]]:
 
     The hash is of a tensor's raw bytes in the file.
     """
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    start = _LENGTH_BYTES + length
-    if len(data) < _LENGTH_BYTES or start > len(data):
+    length = int.from_bytes(data[:LENGTH_BYTES], "little")
+    start = LENGTH_BYTES + length
+    if len(data) < LENGTH_BYTES or start > len(data):
         raise FileFormatError(
-            f"not a safetensors file (truncated?): {len(data)} bytes, header of {length}"
+            f"{_WHAT} is not a safetensors file (truncated?): {len(data)} bytes, header of {length}"
         )
-    header = _parse_header(data[_LENGTH_BYTES:start])
     found = {}
-    for name, entry in header.items():
-        what = f"safetensors entry {name!r}"
-        require_fields(entry, {"dtype": str, "shape": list, "data_offsets": list}, what)
-        first, last = _offsets(entry["data_offsets"], len(data) - start, what)
-        digest = hashlib.sha256(data[start + first : start + last]).hexdigest()
-        found[name] = {"dtype": entry["dtype"], "shape": entry["shape"], "sha256": digest}
+    for name, entry in parse_header(data[LENGTH_BYTES:start], len(data) - start, _WHAT).items():
+        digest = hashlib.sha256(data[start + entry.first : start + entry.last]).hexdigest()
+        found[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "sha256": digest}
     return found
 
 
@@ -85,24 +77,4 @@ def float32_file_size(
         start, end = end, end + 4 * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return _LENGTH_BYTES + -(-len(text) // _ALIGNMENT) * _ALIGNMENT + end
-
-
-def _parse_header(text: bytes) -> dict[str, Any]:
-    try:
-        header = parse_json(text)
-    except FileFormatError as error:
-        raise FileFormatError(f"not a safetensors file: its header: {error}") from None
-    if not isinstance(header, dict):
-        raise FileFormatError("not a safetensors file: its header is not a JSON object")
-    return header
-
-
-def _offsets(pair: list[Any], size: int, what: str) -> tuple[int, int]:
-    if len(pair) != 2 or not all(type(x) is int for x in pair) or not 0 <= pair[0] <= pair[1]:
-        raise FileFormatError(f"{what}: data_offsets must be two ascending integers, got {pair}")
-    if pair[1] > size:
-        raise FileFormatError(
-            f"{what}: its data end at byte {pair[1]} of {size} (a truncated file?)"
-        )
-    return pair[0], pair[1]
+    return LENGTH_BYTES + -(-len(text) // _ALIGNMENT) * _ALIGNMENT + end

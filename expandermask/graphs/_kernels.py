@@ -155,9 +155,9 @@ def transpose_rows(neighbors, n2):
 
 @njit(cache=True)
 def transpose_edges(starts, targets, columns):
-    """The edges of rows of any lengths by column: ``starts`` (int64), ``targets`` (int32, ascending).
+    """The same edges by column: its ``starts`` (int64) and ``targets`` (int32, ascending).
 
-    They come as in a `BipartiteGraph`, and are counted into place: O(edges + rows + columns).
+    Rows may differ in length: the targets of row i are ``targets[starts[i]:starts[i + 1]]``.
     """
     back = np.zeros(columns + 1, dtype=np.int64)
     for j in targets:

@@ -21,24 +21,6 @@ _SIX_BITS = 63
 
 
 @njit(cache=True)
-def transposed(starts, targets, columns):
-    """The same edges by column: its ``starts`` (int64) and ``targets`` (int32, ascending)."""
-    back = np.zeros(columns + 1, dtype=np.int64)
-    for j in targets:
-        back[j + 1] += 1
-    for j in range(columns):
-        back[j + 1] += back[j]
-    cursor = back[:-1].copy()
-    sources = np.empty(targets.size, dtype=np.int32)
-    for i in range(starts.size - 1):
-        for e in range(starts[i], starts[i + 1]):
-            j = targets[e]
-            sources[cursor[j]] = i
-            cursor[j] += 1
-    return back, sources
-
-
-@njit(cache=True)
 def classes(starts, targets):
     """Which rows are equal: int64 labels, equal for equal rows, numbered as they appear.
 

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from expandermask.errors import ExpanderMaskError, InvalidInputError
 from expandermask.files import write_document
 from expandermask.graphs.bipartite import BipartiteGraph
-from expandermask.graphs.biregular import BiregularGraph
 from expandermask.inspection.mask_report import MaskReport, Verdict
 from expandermask.inspection.measure import report_on
 from expandermask.inspection.products import ProductReport, product
-from expandermask.inspection.supports import Support, support_of, turned
+from expandermask.inspection.supports import Support, support_of
+from expandermask.masks.plan import MaskPair
 from expandermask.tables import Tabled, text_table
 
 if TYPE_CHECKING:
@@ -181,8 +181,9 @@ def inspect_many(
     if not collection:
         raise InvalidInputError(f"{source} is empty: there is no mask to inspect")
     found = _Collector()
-    for name, value in tqdm(collection.items(), desc="masks", unit="mask", disable=not progress):
-        found.add(str(name), value)
+    for name in tqdm(collection, desc="masks", unit="mask", disable=not progress):
+        found.add(str(name), collection[name])  # held by no variable, so never two at once
+    found.close()
     return CheckpointReport(source, found.masks, found.products, found.damaged, found.skipped)
 
 
@@ -199,10 +200,10 @@ class _Collector:
 
     def add(self, name: str, value: Any) -> None:
         """Inspect one entry of a collection: a mask, or the pair of a module."""
-        if isinstance(getattr(value, "a", None), BiregularGraph):  # a MaskPair: A inputs by ranks
+        if isinstance(value, MaskPair):
             a, b = self._inspect(f"{name}.A", value.a), self._inspect(f"{name}.B", value.b)
             if a is not None and b is not None:
-                self._multiply(name, lambda: turned(a.edges()), b.edges)
+                self._multiply(name, lambda: a.edges().transpose(), b.edges)  # a is k x r
         elif isinstance(value, tuple) and len(value) == 2:
             for side, factor in zip("AB", value, strict=True):
                 self._pair(name, side, self._inspect(f"{name}.{side}", factor))
@@ -210,6 +211,13 @@ class _Collector:
             support = self._inspect(name, value)
             if match := _FACTOR.fullmatch(name):
                 self._pair(match[1] + match[3], match[2], support)
+
+    def close(self) -> None:
+        """Say of each factor whose other one never came that it has no product."""
+        for module, side in self.waiting:
+            self.damaged[f"B A of {module}"] = (
+                f"only {side} of the two factors could be inspected, so there is no product"
+            )
 
     def _inspect(self, name: str, mask: Any) -> Support | None:
         """Report on one mask; None if it is none or damaged."""

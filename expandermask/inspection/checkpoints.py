@@ -7,17 +7,15 @@ read one is to run what is in it.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from expandermask.errors import FileFormatError, InvalidInputError
 from expandermask.files import parse_json, read_bytes
+from expandermask.inspection.array_files import open_array, open_arrays
 from expandermask.inspection.supports import StoredTensor
 from expandermask.inspection.tensor_files import read_header
 from expandermask.masks.files import FORMAT as MASK
@@ -36,8 +34,8 @@ _READABLE = ".npy, .npz, .json (a mask or a plan), .safetensors, or a folder of 
 def open_masks(path: str | os.PathLike[str]) -> Any:
     """What a file or folder holds: one mask, or a mapping from names to masks.
 
-    One mask is a graph, an array or a scipy.sparse matrix; a mapping is a `MaskPlan` or has arrays
-    or a `StoredTensor` for each name, whose rows are read when asked for.
+    One mask is a graph, an array or a scipy.sparse matrix; a mapping is a `MaskPlan` or has for
+    each name an array, loaded when asked for, or a `StoredTensor`, some rows of which are.
 
     Raises
     ------
@@ -45,6 +43,8 @@ def open_masks(path: str | os.PathLike[str]) -> Any:
         The ending is not one that can be read.
     FileFormatError
         What is there is missing, truncated, altered or foreign.
+    TooLargeError
+        An array of a .npz does not fit in memory.
 
     Examples
     --------
@@ -52,9 +52,8 @@ def open_masks(path: str | os.PathLike[str]) -> Any:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = pathlib.Path(folder) / "irregular.npy"
     ...     np.save(file, np.triu(np.ones((2, 2))))
-    ...     open_masks(file)
-    array([[1., 1.],
-           [0., 1.]])
+    ...     open_masks(file).tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
     """
     place = Path(path)
     if place.is_dir():
@@ -66,8 +65,10 @@ def open_masks(path: str | os.PathLike[str]) -> Any:
         return read_header(place)
     if suffix == ".json":
         return _open_json(place)
-    if suffix in (".npy", ".npz"):
-        return _open_arrays(place)
+    if suffix == ".npy":
+        return open_array(place)
+    if suffix == ".npz":
+        return open_arrays(place)
     raise InvalidInputError(
         f"{os.fspath(path)!r}: masks are read from {_READABLE}, got {suffix or 'no ending'!r}"
     )
@@ -84,33 +85,6 @@ def _open_json(path: Path) -> Any:
     raise FileFormatError(
         f"{os.fspath(path)!r} is neither an {MASK} nor an {PLAN}: its field 'format' is {kind!r}"
     )
-
-
-def _open_arrays(path: Path) -> Any:
-    """The array in a .npy; one or many in a .npz, a mask of `save_mask` or a scipy.sparse matrix.
-
-    `load_mask` would do for biregular masks only.
-    """
-    content = read_bytes(path)
-    try:
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return loaded
-        names = set(loaded.files)
-        if "sha256" in names:
-            return load_mask(path)
-        if {"format", "shape", "data"} <= names:
-            from scipy.sparse import load_npz
-
-            return load_npz(io.BytesIO(content))
-        arrays = {name: loaded[name] for name in loaded.files}
-    except (FileFormatError, InvalidInputError):
-        raise
-    except Exception as error:  # on damaged bytes numpy, zipfile and zlib raise many kinds
-        raise FileFormatError(f"cannot read {os.fspath(path)!r}: {error}") from None
-    if not arrays:
-        raise FileFormatError(f"{os.fspath(path)!r} holds no arrays")
-    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
 def _open_folder(folder: Path) -> Mapping[str, Any]:

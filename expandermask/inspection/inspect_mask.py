@@ -49,7 +49,8 @@ def inspect_mask(x: Any, *, progress: bool = False) -> MaskReport | CheckpointRe
         ``x`` is no mask: not 2-D, empty, not real numbers, or with NaN or an infinity (the message
         says where). In a collection such tensors are reported instead, and the others inspected.
     TooLargeError
-        The scans, 80 bytes for each row and column, or a dense mask's entries do not fit in memory.
+        The scans, 80 bytes for each row and column, a dense mask's entries, or an array of a .npz
+        do not fit in memory.
     FileFormatError
         A file is truncated, altered or foreign, a shard is missing, or its name leads elsewhere.
 
@@ -57,8 +58,9 @@ def inspect_mask(x: Any, *, progress: bool = False) -> MaskReport | CheckpointRe
     -----
     O(edges) but for the spectrum: one `certify` for a biregular mask, else a symmetric eigenvalue
     problem of the smaller side or, above 128 vertices, some hundred products with the mask. In a
-    collection equal masks are certified once. Tensors in files are read some rows at a time; held
-    are the places of their entries or of their zeros, the fewer of them.
+    collection equal masks are certified once. Tensors in .safetensors and .npy files are read some
+    rows at a time, the arrays of a .npz whole, one after the other; held are the places of their
+    entries or of their zeros, the fewer of them.
 
     Examples
     --------

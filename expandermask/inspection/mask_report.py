@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from expandermask.files import write_document
@@ -110,9 +112,9 @@ class MaskReport(Tabled):
     """Edges whose removal disconnects their component."""
     sigma2: float | None
     """Second singular value of the normalised biadjacency matrix D1^(-1/2) M D2^(-1/2), whose first
-    is 1, without dead rows and columns. Of a certified mask it is the proved upper end over
-    sqrt(d1 d2), of a disconnected one exactly 1, and else a measurement in floating point. None
-    of an empty mask, and where the measurement failed."""
+    is 1, without dead rows and columns. Of a mask with a verdict proved it is the upper end of the
+    certificate's enclosure over sqrt(d1 d2), rounded up; of a disconnected one exactly 1, and else
+    a measurement in floating point. None of an empty mask, and where the measurement failed."""
     symptoms: tuple[Symptom, ...]
     """Signs of tiling and cropping; they are facts about the mask and no verdict."""
     certificate: Certificate | None
@@ -225,9 +227,14 @@ def _duplicates(side: SideReport) -> str:
 def _gap(report: MaskReport) -> str:
     if report.sigma2 is None:
         return "unknown"
-    source = "measured"
+    source, gap = "measured", f"{1 - report.sigma2:.6f}"
     if report.components > 1 or report.verdict == "DENSE":
         source = "exact"
     elif report.certificate is not None and report.certificate.verdict != "UNDECIDED":
-        source = "proved from below"
-    return f"{1 - report.sigma2:.6f}  (1 - sigma_2 / sigma_1, normalised; {source})"
+        source, gap = "proved from below", _floored(1 - Fraction(report.sigma2))
+    return f"{gap}  (1 - sigma_2 / sigma_1, normalised; {source})"
+
+
+def _floored(share: Fraction) -> str:
+    """A number in [0, 1] with six decimals, rounded down."""
+    return f"{math.floor(share * 10**6) / 10**6:.6f}"

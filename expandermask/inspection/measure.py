@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import math
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from expandermask.certificates.certificate import sqrt_above
 from expandermask.certificates.certify import certify
-from expandermask.errors import TooLargeError
+from expandermask.errors import NotBiregularError, TooLargeError
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.inspection import _kernels as kernels
 from expandermask.inspection.mask_report import MaskReport, SideReport, Verdict
 from expandermask.inspection.normalised import complement_sigma2, normalised_sigma2
-from expandermask.inspection.supports import Support, complement, turned
+from expandermask.inspection.supports import Support, complement
 from expandermask.inspection.symptoms import find_symptoms
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def report_on(support: Support, proofs: dict[str, Certificate] | None = None) ->
         return _dense_report(support)
     by_zeros = support.zeros is not None and _is_thick(support.zeros)
     kept = support.zeros if by_zeros and support.zeros is not None else support.edges()
-    other = turned(kept)
+    other = kept.transpose()
     degrees = [side.left_degrees for side in (kept, other)]
     if by_zeros:
         degrees = [n2 - degrees[0], n1 - degrees[1]]
@@ -51,7 +52,7 @@ def report_on(support: Support, proofs: dict[str, Certificate] | None = None) ->
     if len(sizes) != 1:
         sigma2 = 1.0 if len(sizes) else None
     elif proof is not None and proof.verdict != "UNDECIDED":
-        sigma2 = min(1.0, proof.sigma2[1] / math.sqrt(proof.d1 * proof.d2))
+        sigma2 = min(1.0, sqrt_above(Fraction(proof.sigma2[1]) ** 2 / (proof.d1 * proof.d2)))
     else:
         sigma2 = complement_sigma2(kept) if by_zeros else normalised_sigma2(kept)
     return MaskReport(
@@ -72,6 +73,18 @@ def report_on(support: Support, proofs: dict[str, Certificate] | None = None) ->
         certificate=proof,
         digest=_digest(support) if proof is None else proof.digest,
     )
+
+
+def is_about(report: MaskReport, support: Support) -> bool:
+    """Whether a report is on this mask: of the same shape and count, with the same digest."""
+    if (report.shape, report.ones) != (support.shape, support.ones):
+        return False
+    if report.certificate is None:
+        return report.digest == _digest(support)
+    try:
+        return report.digest == support.edges().biregular().digest
+    except NotBiregularError:
+        return False
 
 
 def _dense_report(support: Support) -> MaskReport:

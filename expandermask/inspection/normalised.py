@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from expandermask.errors import require_memory
 from expandermask.graphs.bipartite import BipartiteGraph
-from expandermask.inspection.supports import complement, turned
+from expandermask.inspection.supports import complement
 from expandermask.threads import one_blas_thread
 
 _DENSE_SIZE = 128
@@ -47,8 +47,7 @@ def normalised_sigma2(graph: BipartiteGraph) -> float | None:
     matrix, trivial = _normalised(graph)
     if len(trivial) == 1:
         return 0.0
-    few = len(trivial) <= _DENSE_SIZE
-    if few:
+    if len(trivial) <= _DENSE_SIZE:
         return _root(float(_squares(matrix, trivial)[-1]))
     return _top_lanczos(lambda x: matrix.T @ (matrix @ x), trivial)
 
@@ -62,7 +61,7 @@ def complement_sigma2(zeros: BipartiteGraph) -> float | None:
     if min(zeros.n1, zeros.n2) <= _DENSE_SIZE:
         return normalised_sigma2(complement(zeros))
     if zeros.n1 < zeros.n2:
-        zeros = turned(zeros)
+        zeros = zeros.transpose()
     matrix = zeros.biadjacency().astype(np.float64)
     left, right = zeros.n2 - zeros.left_degrees, zeros.n1 - zeros.right_degrees
     rows, columns = (

@@ -17,7 +17,7 @@ from expandermask.errors import InvalidInputError, require_memory
 from expandermask.files import write_document
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.inspection import _kernels as kernels
-from expandermask.inspection.supports import support_of, turned
+from expandermask.inspection.supports import support_of
 from expandermask.tables import Tabled, text_table
 
 FORMAT = "expandermask product report"
@@ -159,9 +159,9 @@ def _inputs_of_outputs(a: BipartiteGraph, b: BipartiteGraph) -> NDArray[np.int64
 
 def _components(a: BipartiteGraph, b: BipartiteGraph) -> int:
     """Components with an edge of the graph with the ranks on one side, all else on the other."""
-    inputs = turned(a)
+    inputs = a.transpose()
     starts = np.concatenate([inputs.starts, inputs.num_edges + b.starts[1:]])
     both = BipartiteGraph(starts, np.concatenate([inputs.rights, b.rights]), b.n2)
-    other = turned(both)
+    other = both.transpose()
     labels, _ = kernels.explore(both.starts, both.rights, other.starts, other.rights)
     return int(labels.max()) + 1

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from expandermask.errors import InvalidInputError, check_size, require_memory
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
 from expandermask.graphs.biregular import BiregularGraph, as_array
-from expandermask.inspection import _kernels as kernels
 
 if TYPE_CHECKING:
     import torch
@@ -96,12 +95,6 @@ def support_of(x: Any, what: str = "x") -> Support:
         raise InvalidInputError(f"{what} must hold real numbers, got dtype {array.dtype}")
     shape = _checked_shape(array.shape, what)
     return _scan(_by_rows(lambda i, j: array[i:j], shape), shape, array.dtype.name, what)
-
-
-def turned(graph: BipartiteGraph) -> BipartiteGraph:
-    """The graph with its sides exchanged; O(edges), by counting."""
-    starts, lefts = kernels.transposed(graph.starts, graph.rights, graph.n2)
-    return BipartiteGraph(starts, lefts, graph.n1)
 
 
 def complement(graph: BipartiteGraph) -> BipartiteGraph:

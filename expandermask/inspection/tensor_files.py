@@ -1,13 +1,11 @@
 """Tensors in a safetensors file, read by rows and without torch.
 
-The format: 8 bytes with the header's length, a JSON header {name: {dtype, shape, data_offsets}},
-then the raw little-endian data. The header must say exactly what is expected before any data are
-looked at, and no more of the file is in memory than the rows asked for.
+The header is checked in full (`expandermask.safetensors_header`) before any data are looked at, and
+no more of the file is in memory than the rows asked for.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.errors import FileFormatError
-from expandermask.files import parse_json, require_fields
 from expandermask.inspection.supports import StoredTensor
+from expandermask.safetensors_header import LENGTH_BYTES, Entry, parse_header
 
-_LENGTH_BYTES = 8
 _HEADER_LIMIT = 100_000_000
 """The format's own limit on the length of a header."""
 
@@ -45,59 +42,37 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     try:
         size = Path(path).stat().st_size
         with Path(path).open("rb") as stream:
-            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-            if not 0 < length <= min(size - _LENGTH_BYTES, _HEADER_LIMIT):
+            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+            if not 0 < length <= min(size - LENGTH_BYTES, _HEADER_LIMIT):
                 raise FileFormatError(
-                    f"{where!r} is no safetensors file (truncated?): {size} bytes, header of "
+                    f"{where!r} is not a safetensors file (truncated?): {size} bytes, header of "
                     f"{length}"
                 )
             text = stream.read(length)
     except OSError as error:
         raise FileFormatError(f"cannot read {where!r}: {error.strerror}") from None
-    try:
-        header = parse_json(text)
-    except FileFormatError as error:
-        raise FileFormatError(f"{where!r} is no safetensors file: its header: {error}") from None
-    if not isinstance(header, dict):
-        raise FileFormatError(f"{where!r} is no safetensors file: its header is no JSON object")
-    header.pop("__metadata__", None)
-    start = _LENGTH_BYTES + length
+    start = LENGTH_BYTES + length
     return {
-        name: _stored(path, entry, start, size - start, f"{where!r}, tensor {name!r}")
-        for name, entry in header.items()
+        name: _stored(path, entry, start, f"{where!r}, tensor {name!r}")
+        for name, entry in parse_header(text, size - start, repr(where), metadata=True).items()
     }
 
 
-def _stored(
-    path: str | os.PathLike[str], entry: object, start: int, room: int, what: str
-) -> StoredTensor:
-    """One tensor as its entry in the header describes it."""
-    fields = require_fields(entry, {"dtype": str, "shape": list, "data_offsets": list}, what)
-    shape, ends, code = fields["shape"], fields["data_offsets"], fields["dtype"]
-    if not all(type(n) is int and n >= 0 for n in shape):
-        raise FileFormatError(f"{what}: shape must be integers >= 0, got {shape}")
-    if len(ends) != 2 or not all(type(n) is int for n in ends) or not 0 <= ends[0] <= ends[1]:
-        raise FileFormatError(f"{what}: data_offsets must be two ascending integers, got {ends}")
-    if ends[1] > room:
-        raise FileFormatError(
-            f"{what}: its data end at byte {ends[1]} of {room} (a truncated file?)"
-        )
-    if code in _NAMES and (needed := math.prod(shape) * _word(code).itemsize) != ends[1] - ends[0]:
-        raise FileFormatError(
-            f"{what}: {code} of shape {shape} takes {needed} bytes, and it has {ends[1] - ends[0]}"
-        )
+def _stored(path: str | os.PathLike[str], entry: Entry, start: int, what: str) -> StoredTensor:
+    """One tensor of a file whose data start at byte ``start``."""
+    code = entry.dtype
 
     def read_rows(first: int, last: int) -> NDArray[Any]:
         if code not in _NAMES:
             raise FileFormatError(f"{what}: dtype {code} cannot be read, only {sorted(_NAMES)}")
-        width = shape[1]
-        offset = start + ends[0] + first * width * _word(code).itemsize
+        width = entry.shape[1]
+        offset = start + entry.first + first * width * _word(code).itemsize
         words = np.fromfile(path, _word(code), (last - first) * width, offset=offset)
         if words.size != (last - first) * width:
             raise FileFormatError(f"{what}: the file ends before its data (truncated?)")
         return _values(code, words).reshape(last - first, width)
 
-    return StoredTensor(tuple(shape), _NAMES.get(code, code), read_rows)
+    return StoredTensor(entry.shape, _NAMES.get(code, code), read_rows)
 
 
 def _word(code: str) -> np.dtype[Any]:

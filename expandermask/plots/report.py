@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from expandermask.errors import InvalidInputError, MissingPackageError
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.inspection.checkpoint_report import CheckpointReport
 from expandermask.inspection.mask_report import MaskReport, SideReport
+from expandermask.inspection.measure import is_about
 from expandermask.inspection.normalised import normalised_spectrum
 from expandermask.inspection.supports import support_of
 from expandermask.plots._axes import BOUND, LIMIT, METHODS, SIDES, VALUES, new_axes
@@ -65,16 +67,17 @@ def report(
     ['96 x 16, 192 entries', 'row degrees', 'column degrees', 'PROVED']
     """
     support = support_of(mask, "mask")
-    if (support.shape, support.edges().num_edges) != (report.shape, report.ones):
+    graph = support.edges()
+    if not is_about(report, replace(support, graph=graph)):
         raise InvalidInputError(
-            f"mask is {support.shape} with {support.edges().num_edges} entries, and the report is "
-            f"of one that is {report.shape} with {report.ones}"
+            f"mask is {support.shape} with {support.ones} entries, and the report is of one that "
+            f"is {report.shape} with {report.ones}, of SHA-256 {report.digest}; draw that one"
         )
     picture, rows, columns, spectrum = panels = _four(axes)
-    _draw_mask(support.edges(), picture)
+    _draw_mask(graph, picture)
     _draw_degrees(report.left, "row", SIDES["B"], rows)
     _draw_degrees(report.right, "column", SIDES["A"], columns)
-    _draw_spectrum(report, support.edges(), spectrum)
+    _draw_spectrum(report, graph, spectrum)
     return panels
 
 

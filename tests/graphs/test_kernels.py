@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 
 from expandermask.graphs import _kernels
+from expandermask.graphs.bipartite import as_bipartite
+from tests.inspection.matrices import matrices
 from tests.oracles import graphs as oracle
+from tests.oracles.inspection import csr
 from tests.strategies import seeds, shapes
 from tests.without_compiler import only_with_compiler, passed_without_compiler
 
@@ -67,6 +70,16 @@ def test_row_kernels_agree_with_the_oracle(shape, seed):
     backwards = np.ascontiguousarray(array[:, ::-1])
     _kernels.sort_rows(backwards)
     assert backwards.tolist() == rows
+
+
+@settings(max_examples=150)
+@given(matrices())
+def test_edges_of_any_degrees_are_transposed(matrix):
+    found = _kernels.transpose_edges(*csr(matrix), matrix.shape[1])
+    for ours, expected in zip(found, csr(matrix.T), strict=True):
+        assert ours.dtype == expected.dtype
+        assert ours.tolist() == expected.tolist()
+    assert np.array_equal(as_bipartite(matrix).transpose().biadjacency().toarray(), matrix.T)
 
 
 @settings(max_examples=150)

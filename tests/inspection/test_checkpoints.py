@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import shutil
+import weakref
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import peft
+import psutil
 import pytest
 import scipy.sparse
 import torch
 from safetensors.torch import load_file, save_file
 
 import expandermask as xm
-from expandermask.adapters import export_peft, save_adapter
-from expandermask.errors import ExpanderMaskError, FileFormatError, InvalidInputError
+from expandermask.adapters import export_peft, files, save_adapter
+from expandermask.errors import (
+    ExpanderMaskError,
+    FileFormatError,
+    InvalidInputError,
+    TooLargeError,
+)
 from expandermask.graphs import heawood, random_biregular
+from expandermask.inspection import checkpoints
+from expandermask.inspection.checkpoints import open_masks
 from expandermask.inspection.inspect_mask import inspect_mask
 from expandermask.masks import save_mask
 from tests.adapters.models import attached, bert, gpt2, mlp
@@ -85,8 +96,121 @@ def test_damaged_arrays_and_pickles_are_refused(tmp_path, suffix):
     objects = np.array([[{}]], dtype=object)
     np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
     np.savez(tmp_path / "objects.npz", objects, allow_pickle=True)
-    with pytest.raises(FileFormatError, match="cannot read"):
+    with pytest.raises(FileFormatError, match=r"cannot read .* Python objects"):
         inspect_mask(tmp_path / f"objects{suffix}")
+
+
+def header(shape: tuple[int, ...], dtype: str = "<f8") -> bytes:
+    """What a .npy starts with, whatever follows."""
+    stream = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, fields)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**20), (3, 3), (0, 3), (-1, -1), (True, 1)])
+def test_arrays_that_are_not_of_the_declared_size_are_refused_at_once(tmp_path, shape):
+    content = header(shape) + bytes(16)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        archive.writestr("good.npy", header((1, 2)) + bytes(16))
+        archive.writestr("bomb.npy", content)
+    with pytest.raises(FileFormatError, match=r"cannot read"):
+        inspect_mask(tmp_path / "bomb.npz")
+    (tmp_path / "bomb.npy").write_bytes(content)
+    with pytest.raises((FileFormatError, InvalidInputError)):
+        inspect_mask(tmp_path / "bomb.npy")
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path):
+    for name, content, message in (
+        ("notes.txt", header((1, 2)) + bytes(16), "notes.txt' .* it is no array"),
+        ("a.npy", b"x", "cannot read"),
+        ("a.npy", b"\x93NUMPY\x03\x00", r"version \(3, 0\)"),
+    ):
+        with zipfile.ZipFile(tmp_path / "odd.npz", "w") as archive:
+            archive.writestr(name, content)
+        with pytest.raises(FileFormatError, match=message):
+            inspect_mask(tmp_path / "odd.npz")
+    zipfile.ZipFile(tmp_path / "odd.npz", "w").close()
+    with pytest.raises(FileFormatError, match="holds no arrays"):
+        inspect_mask(tmp_path / "odd.npz")
+
+
+def test_arrays_that_do_not_fit_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    wide = np.zeros((2, 2**26), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "one.npz", wide)
+    np.savez_compressed(tmp_path / "many.npz", small=np.eye(2), wide=wide)
+    parts = {"format": b"csr", "shape": wide.shape, "indices": wide}
+    np.savez_compressed(tmp_path / "sparse.npz", data=wide, indptr=wide, **parts)
+    memory = psutil.virtual_memory()._replace(available=10**8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *a, **k: pytest.fail("read"))
+    for name in ("one", "many", "sparse"):
+        with pytest.raises(TooLargeError, match=r"in .* needs about 0\.1 GiB"):
+            inspect_mask(tmp_path / f"{name}.npz")
+
+
+def test_the_parts_of_a_sparse_matrix_must_fit_together(tmp_path, monkeypatch):
+    diagonal = scipy.sparse.eye_array(6_000_000, format="csr")  # 48 MB, twice 24 MB
+    scipy.sparse.save_npz(tmp_path / "sparse.npz", diagonal, compressed=False)
+    memory = psutil.virtual_memory()._replace(available=9 * 10**7)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(TooLargeError, match="the sparse matrix in"):
+        inspect_mask(tmp_path / "sparse.npz")
+
+
+def test_one_array_at_a_time(tmp_path, monkeypatch):
+    arrays = {f"w{k}": np.random.default_rng(k).random((40, 30)) for k in range(4)}
+    np.savez(tmp_path / "many.npz", bias=np.ones(3), **arrays)
+    read, living = np.lib.format.read_array, []
+
+    def counted(*args, **options):
+        assert not [array for array in living if array() is not None]
+        array = read(*args, **options)
+        living.append(weakref.ref(array))
+        return array
+
+    monkeypatch.setattr(np.lib.format, "read_array", counted)
+    report = inspect_mask(tmp_path / "many.npz")
+    assert report.verdicts == {"DENSE": 4}
+    assert report.skipped == {"bias": (3,)}
+    assert len(living) == 5
+
+
+def test_a_npy_is_mapped_and_never_whole_in_memory(tmp_path, monkeypatch):
+    from expandermask.inspection import supports
+
+    np.save(tmp_path / "mask.npy", np.asfortranarray(np.triu(np.ones((40, 40)))))
+    found = open_masks(tmp_path / "mask.npy")
+    assert isinstance(found.base, np.memmap)
+    monkeypatch.setattr(supports, "_CHUNK", 80)
+    assert inspect_mask(tmp_path / "mask.npy").ones == 820
+
+
+def test_damage_within_an_archive_is_told(tmp_path):
+    np.savez(tmp_path / "many.npz", a=np.ones((9, 9)), b=np.ones((9, 9)))
+    content = bytearray((tmp_path / "many.npz").read_bytes())
+    place = content.rindex(np.float64(1).tobytes())
+    content[place] ^= 1
+    (tmp_path / "many.npz").write_bytes(content)
+    with pytest.raises(FileFormatError, match="CRC"):
+        inspect_mask(tmp_path / "many.npz")
+
+
+def test_damaged_archives_raise_nothing_else(tmp_path):
+    np.savez_compressed(tmp_path / "many.npz", a=np.eye(9), b=np.ones((3, 2)), c=np.ones(2))
+    content = (tmp_path / "many.npz").read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[random.integers(len(content))] ^= 1 << int(random.integers(8))
+        (tmp_path / "many.npz").write_bytes(damaged)
+        try:
+            inspect_mask(tmp_path / "many.npz")
+        except ExpanderMaskError:
+            refused += 1
+    assert refused > 100
 
 
 def test_endings_that_are_not_read(tmp_path):
@@ -125,6 +249,12 @@ def test_an_adapter_folder_of_this_library(tmp_path):
     report = inspect_mask(tmp_path)
     assert {name: r.certificate for name, r in report.items()} == plan.certify()
     assert sorted(report.products) == sorted(plan)
+
+
+def test_the_names_of_an_adapters_files_are_the_adapters_own():
+    assert checkpoints._ADAPTER == files.FORMAT
+    assert checkpoints._CONFIG == files.CONFIG_NAME
+    assert files.WEIGHTS_NAME in checkpoints._WEIGHTS
 
 
 def test_an_exported_adapter_shows_its_masks_again(tmp_path):

@@ -83,6 +83,33 @@ def test_the_axes_given_are_used_and_others_refused():
         report(found, irregular())
 
 
+def test_a_mask_of_the_same_shape_and_count_is_still_another_one():
+    first, second = (random_biregular(48, 12, 3, rng=seed) for seed in (0, 1))
+    with pytest.raises(InvalidInputError, match="of SHA-256"):
+        report(inspect_mask(first), second)
+    moved = first.mask()
+    moved[0] = np.roll(moved[0], 1)  # no longer biregular, with as many entries
+    with pytest.raises(InvalidInputError, match="of SHA-256"):
+        report(inspect_mask(first), moved)
+    with pytest.raises(InvalidInputError, match="of SHA-256"):
+        report(inspect_mask(moved), first)
+    report(inspect_mask(moved), moved.astype(float) * 3)
+
+
+@pytest.mark.parametrize("zeros", [irregular(), random_biregular(24, 12, 3, rng=0).mask()])
+def test_the_entries_of_a_mask_of_few_zeros_are_listed_once(zeros, monkeypatch):
+    from expandermask.inspection import supports
+
+    calls = []
+    complement = supports.complement
+    monkeypatch.setattr(supports, "complement", lambda g: calls.append(g) or complement(g))
+    mask = 1 - zeros
+    found = inspect_mask(mask)
+    calls.clear()
+    report(found, mask)
+    assert len(calls) == 1
+
+
 def test_a_checkpoint_has_a_dot_per_mask_and_a_ring_per_sign():
     dead = irregular()
     found = inspect_mask({"a": heawood(), "b": dead, "c": np.zeros((2, 2)), "d": heawood()})
