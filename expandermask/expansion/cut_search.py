@@ -9,7 +9,7 @@ proof, however it was found; that it is the best one is not claimed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from expandermask.expansion import _cut_kernels
 from expandermask.expansion.adjacency import adjacency, smallest_component
 from expandermask.expansion.cuts import Cut, Kind, check_kind
 from expandermask.graphs._kernels import below
-from expandermask.graphs.bipartite import BipartiteGraph
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 from expandermask.graphs.random import derive_seed
 from expandermask.threads import one_blas_thread
 
@@ -39,12 +39,12 @@ _MOST_KICKS = 200
 _PATIENCE = 2.0
 
 
-def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int) -> Cut:
+def best_cut(graph: Any, kind: Kind, *, seed: int) -> Cut:
     """The best cut found: an upper bound on the Cheeger constant of this kind, with its set.
 
     Parameters
     ----------
-    graph : BipartiteGraph
+    graph : BipartiteGraph or mask
         Any graph of at least two vertices.
     kind : {"edge", "vertex"}
         Which boundary is to be small.
@@ -77,6 +77,7 @@ def best_cut(graph: BipartiteGraph, kind: Kind, *, seed: int) -> Cut:
     32 of 64 vertices, 32 crossing edges: 1
     """
     check_kind(kind)
+    graph = as_bipartite(graph)
     n = graph.n1 + graph.n2
     if (component := smallest_component(graph)) is not None:
         return _as_cut(graph, kind, component)

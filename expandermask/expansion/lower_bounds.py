@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,8 @@ from expandermask.expansion import mixing
 from expandermask.expansion.adjacency import component_labels
 from expandermask.expansion.cuts import Kind, check_kind
 from expandermask.expansion.flow import Congestion, all_pairs_flow
-from expandermask.graphs.bipartite import BipartiteGraph
-from expandermask.graphs.biregular import BiregularGraph
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
+from expandermask.graphs.biregular import BiregularGraph, as_graph
 from expandermask.threads import one_blas_thread
 
 MOST_DENSE = 3072
@@ -35,12 +36,12 @@ _ROOT_BITS = 96
 _DISPLAY = 1 + 2.0**-50
 
 
-def lower_bounds(graph: BipartiteGraph, kind: Kind) -> dict[str, Fraction]:
+def lower_bounds(graph: Any, kind: Kind) -> dict[str, Fraction]:
     """Proved lower bounds on a Cheeger constant, by name; the largest of them counts.
 
     Parameters
     ----------
-    graph : BipartiteGraph
+    graph : BipartiteGraph or mask
         Any graph of at least two vertices, N = n1 + n2.
     kind : {"edge", "vertex"}
         Bound h_E, or h_V.
@@ -72,6 +73,7 @@ def lower_bounds(graph: BipartiteGraph, kind: Kind) -> dict[str, Fraction]:
     {'connected': 0.0312, 'spectral': 1.0, 'mixing': 1.0, 'flow': 1.0}
     """
     check_kind(kind)
+    graph = as_bipartite(graph)
     n = graph.n1 + graph.n2
     if component_labels(graph).max() > 0:
         return {"components": Fraction(0)}
@@ -198,12 +200,12 @@ def _largest_degree(graph: BipartiteGraph) -> int:
     return int(max(graph.left_degrees.max(), graph.right_degrees.max()))
 
 
-def cheeger_buser(graph: BipartiteGraph) -> tuple[float, float]:
+def cheeger_buser(graph: Any) -> tuple[float, float]:
     """The discrete Cheeger-Buser inequalities: l2 ceil(N/2) / N <= h_E <= sqrt(l2 (2 D - l2)).
 
     Parameters
     ----------
-    graph : BipartiteGraph
+    graph : BipartiteGraph or mask
         A graph of at most `MOST_DENSE` vertices.
 
     Returns
@@ -230,6 +232,7 @@ def cheeger_buser(graph: BipartiteGraph) -> tuple[float, float]:
     >>> round(lower, 4), round(upper, 4)  # (3 - sqrt 2) / 2 and sqrt(9 - 2)
     (0.7929, 2.6458)
     """
+    graph = as_bipartite(graph)
     n = graph.n1 + graph.n2
     if component_labels(graph).max() > 0:
         return 0.0, 0.0
@@ -259,7 +262,7 @@ def _gap_at_most(graph: BipartiteGraph) -> float:
     return float(min(quotient, Fraction(smallest))) * _DISPLAY
 
 
-def conductance_bounds(graph: BiregularGraph) -> tuple[float, float]:
+def conductance_bounds(graph: Any) -> tuple[float, float]:
     """(1 - s) / 2 <= phi <= sqrt(1 - s**2) for s = sigma_2 / sqrt(d1 d2): Cheeger by volume.
 
     phi, the conductance, is the least number of edges that leave a set X per edge end in X, over
@@ -267,7 +270,7 @@ def conductance_bounds(graph: BiregularGraph) -> tuple[float, float]:
 
     Parameters
     ----------
-    graph : BiregularGraph
+    graph : BiregularGraph or mask
         Both degrees at least 2.
 
     Returns
@@ -286,6 +289,7 @@ def conductance_bounds(graph: BiregularGraph) -> tuple[float, float]:
     >>> [round(end, 4) for end in conductance_bounds(heawood())]
     [0.2643, 0.8819]
     """
+    graph = as_graph(graph)
     low, high = (Fraction(end) for end in certify(graph).sigma2)
     product = graph.d1 * graph.d2
     below = max(0.0, 1 - math.sqrt(high**2 / product) * _DISPLAY) / 2

@@ -4,12 +4,14 @@ from expandermask.inspection.checkpoint_report import CheckpointReport
 from expandermask.inspection.inspect_mask import inspect_mask
 from expandermask.inspection.mask_report import MaskReport, SideReport
 from expandermask.inspection.products import ProductReport, inspect_product
+from expandermask.inspection.symptoms import Symptom
 
 __all__ = [
     "CheckpointReport",
     "MaskReport",
     "ProductReport",
     "SideReport",
+    "Symptom",
     "inspect_mask",
     "inspect_product",
 ]

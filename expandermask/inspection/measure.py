@@ -18,7 +18,7 @@ from expandermask.inspection import _kernels as kernels
 from expandermask.inspection.mask_report import MaskReport, SideReport, Verdict
 from expandermask.inspection.normalised import complement_sigma2, normalised_sigma2
 from expandermask.inspection.supports import Support, complement
-from expandermask.inspection.symptoms import find_symptoms
+from expandermask.inspection.symptoms import Symptom, find_symptoms
 
 if TYPE_CHECKING:
     from expandermask.certificates import Certificate
@@ -45,10 +45,7 @@ def report_on(support: Support, proofs: dict[str, Certificate] | None = None) ->
     else:
         sizes, largest, bridges = _components(kept, other)
     verdict, reason, proof = _judge(support, left, right, proofs)
-    symptoms = []
-    if support.ones:
-        symptoms = find_symptoms("rows", degrees[0], labels[0])
-        symptoms += find_symptoms("columns", degrees[1], labels[1])
+    symptoms = _symptoms(degrees, labels) if support.ones else []
     if len(sizes) != 1:
         sigma2 = 1.0 if len(sizes) else None
     elif proof is not None and proof.verdict != "UNDECIDED":
@@ -218,3 +215,13 @@ def _digest(support: Support) -> str:
     state.update(kept.left_degrees.astype("<u4").tobytes())
     state.update(kept.rights.astype("<u4").tobytes())
     return state.hexdigest()
+
+
+def _symptoms(degrees: list[NDArray[np.int64]], labels: list[NDArray[np.int64]]) -> list[Symptom]:
+    """The signs of tiling and cropping along rows and columns."""
+    found = find_symptoms("rows", degrees[0], labels[0])
+    found += find_symptoms("columns", degrees[1], labels[1])
+    if degrees[0].sum() == np.count_nonzero(degrees[0]) * np.count_nonzero(degrees[1]):
+        # Whole rows and columns are kept. They are all equal then, which is no tiling.
+        found = [symptom for symptom in found if symptom.numbers.get("period") != 1]
+    return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.errors import InvalidInputError, check_size, require_memory
+from expandermask.errors import InvalidInputError, TooLargeError, check_size, require_memory
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
 from expandermask.graphs.biregular import BiregularGraph, as_array
 
@@ -27,6 +27,10 @@ _CHUNK = 2**22
 """Entries looked at together, so that a tensor in a file is never whole in memory."""
 _BYTES_PER_VERTEX = 80
 """What the scans of `inspect_mask` hold at most for each row and column."""
+_BYTES_PER_ENTRY = 32
+"""The same for each entry, or each zero where they are fewer."""
+_MOST_ENTRIES = 2**36
+"""Entries of a dense matrix that take about a minute to look at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +136,12 @@ def _scan(chunks: Iterable[Array], shape: tuple[int, int], dtype: str, what: str
 
     Each chunk is kept the same way, so that at no time more than half of a matrix is.
     """
-    n2, row, binary = shape[1], 0, True
+    if shape[0] * shape[1] > _MOST_ENTRIES:
+        raise TooLargeError(
+            f"{what} has {shape[0]} x {shape[1]} entries to look at; give a mask of more than "
+            f"{_MOST_ENTRIES} as a scipy.sparse matrix"
+        )
+    n2, row, binary, kept = shape[1], 0, True, 0
     parts: list[tuple[Array, Array, bool]] = []
     for chunk in chunks:
         ones = chunk != 0
@@ -144,6 +153,8 @@ def _scan(chunks: Iterable[Array], shape: tuple[int, int], dtype: str, what: str
         dense = 2 * int(counts.sum()) > ones.size
         columns = np.nonzero(~ones if dense else ones)[1].astype(np.int32)
         parts.append((columns, n2 - counts if dense else counts, dense))
+        kept += len(columns)
+        require_memory(_BYTES_PER_ENTRY * kept, f"inspecting the entries of {what}")
         row += len(chunk)
     kind: Kind = "boolean" if dtype == "bool" else "0/1" if binary else "weights"
     entries = sum(c.sum() if not dense else n2 * len(c) - c.sum() for _, c, dense in parts)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _INSIDE, _OUTSIDE, _WITHIN = VALUES, METHODS[4], "0.75"
 
+_WIDEST = 32
+
 
 def cut(found: CheegerResult | Cut, ax: Axes | None = None) -> Axes:
     """A set of vertices X and what leaves it, the graph drawn as two facing rows.
@@ -134,7 +136,8 @@ def cheeger_intervals(results: Mapping[str, CheegerResult], ax: Axes | None = No
             y, low, high = np.array(open_).T
             bars = ax.hlines(y, low, high, color=color, lw=5, alpha=0.6)
             bars.set_label(f"{kind}, proved interval")
-    ax.set_yticks(range(len(results)), list(results))
+    names = [name if len(name) <= _WIDEST else f"...{name[3 - _WIDEST :]}" for name in results]
+    ax.set_yticks(range(len(results)), names)
     ax.set(xlabel="Cheeger constant", ylim=(len(results) - 0.4, -0.6))
     ax.set_xlim(left=0)
     ax.grid(axis="x", color="0.9")

@@ -234,3 +234,11 @@ class TestCheegerBuser:
     def test_conductance_of_complete_graphs(self) -> None:
         graph: BiregularGraph = complete_bipartite(6, 4)
         assert conductance_bounds(graph) == (pytest.approx(0.5), pytest.approx(1))
+
+
+def test_masks_are_taken_as_their_graphs() -> None:
+    mask, graph = heawood().mask(), as_bipartite(heawood())
+    assert lower_bounds(mask, "edge") == lower_bounds(graph, "edge")
+    assert best_cut(mask, "edge", seed=0) == best_cut(graph, "edge", seed=0)
+    assert cheeger_buser(mask) == cheeger_buser(graph)
+    assert conductance_bounds(mask) == conductance_bounds(heawood())

@@ -413,3 +413,12 @@ def test_numpy_input_loads_neither_torch_nor_safetensors():
     )
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_what_takes_too_long_or_too_much_is_refused(monkeypatch):
+    with pytest.raises(TooLargeError, match="1000000 x 1000000 entries to look at"):
+        inspect_mask(np.broadcast_to(np.int8(1), (10**6, 10**6)))
+    memory = psutil.virtual_memory()._replace(available=10**8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(TooLargeError, match="inspecting the entries of x needs about"):
+        inspect_mask(np.tile(np.eye(2, dtype=bool), (1500, 1500)))
