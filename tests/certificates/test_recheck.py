@@ -251,6 +251,7 @@ ATTACKS = {
     ),
     "with a limit that is no float": lambda: forged(heawood(), {"limit": 2}),
     "by counting, with its top as none": lambda: counted(CUBE, on_top(CUBE, 25), ties=0),
+    "by counting, with a zero vector as a tie": lambda: counted(TIE, [*basis(TIE), [0] * 32]),
     "within a part of the trace": lambda: forged(NEAR_TRACE, {"sigma2": [2.5, 7.5**0.5]}),
     "refuted by nothing": lambda: forged(
         UNEQUAL, {"verdict": "REFUTED", "method": "rayleigh"}, without=("c",)
