@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from html import escape
 
@@ -22,12 +23,12 @@ def html_table(rows: Sequence[tuple[str, str]]) -> str:
     return f"<table>{cells}</table>"
 
 
-class Tabled:
+class Tabled(ABC):
     """A result that a notebook shows as the table of its `rows`."""
 
+    @abstractmethod
     def rows(self) -> list[tuple[str, str]]:
         """The result as names and values."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         return html_table(self.rows())
