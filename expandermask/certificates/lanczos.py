@@ -1,6 +1,6 @@
 """The largest eigenvalue of a large graph by Lanczos from a random start, and how sure it is.
 
-Kuczynski and Wozniakowski (SIAM J. Matrix Anal. Appl. 13, 1992, theorem 4.2): for a positive
+Kuczynski and Wozniakowski (SIAM J. Matrix Anal. Appl. 13, 1992): for a positive
 semidefinite matrix of order n, k steps of Lanczos from a start drawn uniformly from the sphere give
 a value below (1 - e) times the largest eigenvalue with probability at most
 1.648 sqrt(n) exp(-(2k - 1) sqrt(e)). That is no proof about one graph, and nothing that rests on it

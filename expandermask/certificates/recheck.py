@@ -287,7 +287,7 @@ def main(arguments: list[str]) -> int:
     """Check argument 1, a certificate, against argument 2, a mask; the exit code."""
     try:
         text, (neighbors, n2) = Path(arguments[0]).read_bytes(), read_mask(*arguments[1:])
-    except Exception as error:
+    except Exception as error:  # of whatever kind a damaged file raises
         print(f"usage: recheck.py CERTIFICATE.json MASK; {arguments}: {error}", file=sys.stderr)
         return 2
     result = recheck(text, neighbors, n2)
