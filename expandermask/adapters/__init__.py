@@ -1,5 +1,7 @@
 """Masked LoRA on real models: only the surviving entries are stored, trained and saved."""
 
+from typing import TYPE_CHECKING
+
 from expandermask.errors import MissingPackageError
 
 try:
@@ -26,7 +28,11 @@ from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLine
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
+if TYPE_CHECKING:
+    from expandermask.adapters.callback import AdapterCallback
+
 __all__ = [
+    "AdapterCallback",
     "AdapterConfig",
     "AdapterCost",
     "MaskedAdapter",
@@ -50,3 +56,21 @@ __all__ = [
     "set_backend",
     "unmerge",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def __getattr__(name: str) -> object:
+    """Import the Trainer callback, and with it transformers, only when it is asked for."""
+    if name != "AdapterCallback":
+        raise AttributeError(f"module 'expandermask.adapters' has no attribute {name!r}")
+    try:
+        from expandermask.adapters.callback import AdapterCallback
+    except ImportError as error:
+        raise MissingPackageError(
+            "AdapterCallback needs transformers and accelerate; install them with: "
+            "pip install 'expandermask[torch]'"
+        ) from error
+    return AdapterCallback

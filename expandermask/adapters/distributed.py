@@ -6,6 +6,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from expandermask.errors import AdapterError
 from expandermask.graphs.random import RandomState, draw_seed
 
 
@@ -36,6 +37,23 @@ def like(values: Tensor, target: Tensor) -> Tensor:
     return distribute_tensor(
         values.to(target.device), target.device_mesh, target.placements, src_data_rank=None
     )
+
+
+def require_same(value: object, what: str) -> None:
+    """Raise `AdapterError` on every rank unless ``value`` is the same on all of them.
+
+    All ranks have to call it.
+    """
+    if not _several():
+        return
+    values: list[object] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    others = [rank for rank, theirs in enumerate(values) if theirs != values[0]]
+    if others:
+        raise AdapterError(
+            f"{what} must be the same on every rank, and differ from rank 0's on ranks {others}; "
+            "give the same integer as rng everywhere, or none at all"
+        )
 
 
 def is_writer() -> bool:
