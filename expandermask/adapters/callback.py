@@ -1,4 +1,4 @@
-"""AdapterCallback: adapters saved in every checkpoint of transformers' Trainer, and resumed from."""
+"""AdapterCallback: adapters saved in every checkpoint of a Trainer, and resumed from."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -54,6 +56,34 @@ def require_same(value: object, what: str) -> None:
             f"{what} must be the same on every rank, and differ from rank 0's on ranks {others}; "
             "give the same integer as rng everywhere, or none at all"
         )
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each rank holds only a part of ``tensor`` (FSDP2, tensor parallelism)."""
+    return isinstance(tensor, DTensor)
+
+
+def write_once(write: Callable[[], None]) -> None:
+    """Let rank 0, or the only process, ``write``; return when it has.
+
+    If it fails, its error is raised there and an `AdapterError` of the same text on every other
+    rank, none of which is left waiting. All ranks have to call it.
+    """
+    if not _several():
+        write()
+        return
+    failure: Exception | None = None
+    if is_writer():
+        try:
+            write()
+        except Exception as error:
+            failure = error
+    texts = [None if failure is None else f"{type(failure).__name__}: {failure}"]
+    dist.broadcast_object_list(texts, src=0)
+    if failure is not None:
+        raise failure
+    if texts[0] is not None:
+        raise AdapterError(f"rank 0, which writes for all, failed: {texts[0]}")
 
 
 def is_writer() -> bool:

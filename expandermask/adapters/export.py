@@ -20,7 +20,7 @@ from expandermask.adapters.attachment import (
     masked_layers,
     saved_tensors,
 )
-from expandermask.adapters.distributed import whole
+from expandermask.adapters.distributed import whole, write_once
 from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME, require_folder
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.tensors import write_tensors
@@ -37,7 +37,8 @@ def export_peft(
     ``lora_A`` (r, k) and ``lora_B`` (d, r) hold zeros off the masks; PEFT's factor lora_alpha / r
     is made to equal this adapter's scale. The target modules are written as one regular expression
     of full names, so exactly the same modules are adapted. Values come back as they are, but the
-    masks do not: training on in PEFT fills the zeros. To keep them use `save_adapter`.
+    masks do not: training on in PEFT fills the zeros. To keep them use `save_adapter`. Under
+    torch.distributed all ranks have to call it, and rank 0 writes.
 
     Raises
     ------
@@ -70,13 +71,17 @@ def export_peft(
             tensors |= {peft_name(place, "A"): a, peft_name(place, "B"): b}
     for key, tensor in saved_tensors(adapter).items():
         tensors[f"base_model.model.{key}"] = whole(tensor)
-    write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA)
     # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
     linear = [layer for layer in layers.values() if isinstance(layer, MaskedLinear)]
     fan_in_fan_out = bool(linear) and all(layer.is_transposed for layer in linear)
     scales = {place: layer.adapter(name).scale for place, layer in layers.items()}
     config = _peft_config(adapter, scales, fan_in_fan_out, getattr(model, "name_or_path", None))
-    write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    def write() -> None:
+        write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA)
+        write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    write_once(write)
 
 
 def peft_name(module: str, side: str, embedding: bool = False) -> str:
