@@ -52,7 +52,7 @@ def test_activation_checkpointing_changes_no_bit(
     first, second = ranks.run(work.checkpointed, reentrant, static)
     assert equal(first, second)
     assert equal(first, ranks.run(work.checkpointed, None, static)[0])
-    assert close(first, work.checkpointed(None, None, static))
+    assert close(first, work.checkpointed(None, None, static), 1e-5)
 
 
 @pytest.mark.slow
