@@ -26,6 +26,7 @@ from expandermask.adapters.export import export_peft
 from expandermask.adapters.files import load_adapter, save_adapter
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
+from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "active_adapters",
     "adapter_names",
     "attach",
+    "change_masks",
     "delete_adapter",
     "detach",
     "disable_adapters",
