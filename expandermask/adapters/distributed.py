@@ -63,32 +63,33 @@ def is_sharded(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def write_once(write: Callable[[], None]) -> None:
-    """Let rank 0, or the only process, ``write``; return when it has.
-
-    If it fails, its error is raised there and an `AdapterError` of the same text on every other
-    rank, none of which is left waiting. All ranks have to call it.
-    """
-    if not _several():
-        write()
-        return
-    failure: Exception | None = None
-    if is_writer():
-        try:
-            write()
-        except Exception as error:
-            failure = error
-    texts = [None if failure is None else f"{type(failure).__name__}: {failure}"]
-    dist.broadcast_object_list(texts, src=0)
-    if failure is not None:
-        raise failure
-    if texts[0] is not None:
-        raise AdapterError(f"rank 0, which writes for all, failed: {texts[0]}")
-
-
 def is_writer() -> bool:
     """Whether this process writes the files: rank 0, or the only one."""
     return not _several() or dist.get_rank() == 0
+
+
+def on_writer(write: Callable[[], None]) -> None:
+    """Call ``write`` on rank 0 only; every rank returns when it is through, or raises if it failed.
+
+    All ranks have to call it. Rank 0 raises the error itself, the others an `AdapterError` with its
+    message, so that none of them waits for a file that never comes.
+    """
+    outcome: list[str | None] = [None]
+    if not _several():
+        write()
+        return
+    if is_writer():
+        try:
+            write()
+        except BaseException as error:
+            outcome[0] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            dist.broadcast_object_list(outcome, src=0)
+        return
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[0] is not None:
+        raise AdapterError(f"rank 0 could not write: {outcome[0]}")
 
 
 def wait_for_all() -> None:

@@ -20,7 +20,7 @@ from expandermask.adapters.attachment import (
     masked_layers,
     saved_tensors,
 )
-from expandermask.adapters.distributed import whole, write_once
+from expandermask.adapters.distributed import on_writer, whole
 from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME, require_folder
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.tensors import write_tensors
@@ -81,7 +81,7 @@ def export_peft(
         write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA)
         write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
 
-    write_once(write)
+    on_writer(write)
 
 
 def peft_name(module: str, side: str, embedding: bool = False) -> str:

@@ -18,7 +18,7 @@ from expandermask.adapters import (
     load_adapter,
     save_adapter,
 )
-from expandermask.adapters.distributed import require_same, write_once
+from expandermask.adapters.distributed import on_writer, require_same
 from expandermask.errors import AdapterError
 from tests.adapters.models import VOCABULARY, bert, randomise, trainable
 
@@ -153,11 +153,11 @@ def failing_write(rank: int) -> str:
     def write() -> None:
         raise OSError("no space left")
 
-    return _error(lambda: write_once(write))
+    return _error(lambda: on_writer(write))
 
 
 def one_write(rank: int, folder: Path) -> bool:
-    write_once(lambda: (folder / str(rank)).touch())
+    on_writer(lambda: (folder / str(rank)).touch())
     return (folder / "0").exists()
 
 

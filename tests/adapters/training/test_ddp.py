@@ -102,7 +102,7 @@ def test_ranks_that_differ_are_told(ranks: Ranks) -> None:
 def test_a_failed_write_is_every_rank_s_error(ranks: Ranks) -> None:
     first, second = ranks.run(work.failing_write)
     assert first == "OSError: no space left"
-    assert second == "AdapterError: rank 0, which writes for all, failed: OSError: no space left"
+    assert second == "AdapterError: rank 0 could not write: OSError: no space left"
 
 
 def test_only_rank_0_writes_and_all_wait_for_it(ranks: Ranks, tmp_path: Path) -> None:
