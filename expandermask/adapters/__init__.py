@@ -70,9 +70,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'expandermask.adapters' has no attribute {name!r}")
     try:
         from expandermask.adapters.callback import AdapterCallback
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
         raise MissingPackageError(
-            "AdapterCallback needs transformers and accelerate; install them with: "
-            "pip install 'expandermask[torch]'"
+            "AdapterCallback needs transformers; install it with: pip install 'expandermask[torch]'"
         ) from error
     return AdapterCallback

@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from expandermask.adapters import load_adapter, save_adapter
 from expandermask.adapters.attachment import attachment
 from expandermask.adapters.distributed import require_same
-from expandermask.adapters.files import load_adapter, save_adapter
 from expandermask.adapters.small_state import SmallState
 from expandermask.errors import AdapterError, InvalidInputError
 
