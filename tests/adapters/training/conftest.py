@@ -1,4 +1,4 @@
-"""Two ranks for a module of tests."""
+"""Two ranks, started once for all tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.adapters.training.ranks import Ranks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     both = Ranks(2, tmp_path_factory.mktemp("ranks"))
     yield both

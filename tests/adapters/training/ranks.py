@@ -1,6 +1,6 @@
 """Two processes of one gloo group that run functions sent to them, and cannot hang a test.
 
-They are started once for a module of tests: importing torch takes longer than any of the work.
+They are started once for all tests: importing torch takes longer than any of the work.
 """
 
 from __future__ import annotations
