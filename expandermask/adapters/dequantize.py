@@ -111,7 +111,8 @@ def _with_weight(base: nn.Module, weight: nn.Parameter, bias: Tensor | None) -> 
         twin.__dict__.pop("extra_repr", None)  # torchao's, which tells of the quantized weight
         return twin
     if isinstance(base, nn.Embedding):
-        table = nn.Embedding(*weight.shape, padding_idx=base.padding_idx, device="meta")
+        rows, width = weight.shape
+        table = nn.Embedding(rows, width, padding_idx=base.padding_idx, device="meta")
         table.weight = weight
         return table
     plain = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")

@@ -78,7 +78,7 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
             "count without attaching: parameter_report(MaskPlan.for_model(model))"
         )
-    ties = [other for other in owners[id(weight)] if other != f"{name}.weight"]
+    ties = [other for other in owners[id(weight)] if other.rpartition(".")[0] != name]
     if ties:
         raise AdapterError(
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
