@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import nn
 
 from expandermask.adapters.config import AdapterConfig
+from expandermask.adapters.dequantize import is_quantized
 from expandermask.adapters.layer import MaskedLayer, weight_of
+from expandermask.adapters.packing import require_unpacked
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
@@ -19,6 +21,7 @@ _BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[str, ...]:
     """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
+    require_unpacked(model)
     _require_shapes(plan, adaptable_shapes(model))
     owners = _parameter_owners(model)
     for name in plan:
@@ -29,6 +32,7 @@ def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[
         if clash := next((t for t in plan if _overlap(t, name)), None):
             raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
         for key, parameter in bare_module(model, name).named_parameters(prefix=name):
+            _require_trainable(key, parameter)
             if others := [o for o in owners[id(parameter)] if not o.startswith(f"{name}.")]:
                 raise AdapterError(
                     f"{key!r}, to be trained with modules_to_save, is tied to {others[0]!r}, which "
@@ -74,7 +78,7 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
             "count without attaching: parameter_report(MaskPlan.for_model(model))"
         )
-    ties = [other for other in owners[id(weight)] if other != f"{name}.weight"]
+    ties = [other for other in owners[id(weight)] if other.rpartition(".")[0] != name]
     if ties:
         raise AdapterError(
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
@@ -84,6 +88,16 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
         raise AdapterError(
             f"{name!r} is an embedding with max_norm={module.max_norm}, which rewrites its frozen "
             "rows whenever they are looked up; set max_norm=None first"
+        )
+
+
+def _require_trainable(key: str, parameter: nn.Parameter) -> None:
+    """A module to save trains, and quantized weights do not."""
+    if is_quantized(parameter):
+        raise AdapterError(
+            f"{key!r}, to be trained with modules_to_save, is quantized ({type(parameter).__name__}"
+            f" {parameter.dtype}) and cannot train; leave its module out of the quantization, for "
+            "instance by modules_to_not_convert or llm_int8_skip_modules"
         )
 
 
