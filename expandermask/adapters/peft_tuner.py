@@ -5,8 +5,8 @@
 ``KeyError: 'XORA'``: import this module, or ``expandermask.adapters.XoraConfig``, first.
 
 PEFT has a closed list of methods, which `expandermask.adapters.peft_config` extends; that and the
-methods overridden here and in `expandermask.adapters.peft_layer` are PEFT's internals. `TESTED_PEFT`
-says with which versions they were tested; importing this beside another one warns.
+methods overridden here and in `expandermask.adapters.peft_layer` are PEFT's internals, and lean on
+nothing else of it. `TESTED_PEFT` says with which versions; importing this beside another warns.
 """
 
 from __future__ import annotations

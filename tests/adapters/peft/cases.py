@@ -1,4 +1,4 @@
-"""What the PEFT contract is tested over: an MLP, a BERT, a GPT-2 with Conv1D, an embedding model."""
+"""What the PEFT contract is tested over: an MLP, a BERT, a GPT-2 (Conv1D), an embedding model."""
 
 from __future__ import annotations
 

@@ -120,11 +120,9 @@ def test_safe_merge_raises_on_nan_without_touching_the_base(
     with torch.no_grad():
         last.xora_adapter["default"].values_b[0] = broken
     rest = frozen(model)
+    merge = model.merge_and_unload if unload else model.merge_adapter
     with pytest.raises(ValueError, match="infinite or NaN"):
-        if unload:
-            model.merge_and_unload(safe_merge=True)
-        else:
-            model.merge_adapter(safe_merge=True)
+        merge(safe_merge=True)
     assert same(frozen(model), rest)
     assert not any(layer.merged for layer in layers(model).values())
 
@@ -387,7 +385,7 @@ def test_a_deep_copy_is_independent(case: Case) -> None:
 
 def test_adapter_names_in_one_batch_are_refused(case: Case) -> None:
     model = case.adapted()
-    with pytest.raises(AdapterError, match="adapter_names .* is not supported by XoRA"):
+    with pytest.raises(AdapterError, match=r"adapter_names .* is not supported by XoRA"):
         model(case.inputs, adapter_names=["default"] * len(case.inputs))
 
 
