@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,21 @@ def parse_json(text: str | bytes) -> Any:
         raise FileFormatError(f"not valid JSON (truncated?): {error}") from None
 
 
-def require_fields(data: object, expected: dict[str, type], what: str) -> dict[str, Any]:
-    """``data`` itself if it is a dict with exactly these fields, each of exactly its type."""
+def require_fields(
+    data: object, expected: Mapping[str, type | tuple[type, ...]], what: str
+) -> dict[str, Any]:
+    """``data`` itself if it is a dict with exactly these fields, each of exactly its type.
+
+    Where several types are given, any one of them.
+    """
     if not isinstance(data, dict) or set(data) != set(expected):
         found = sorted(data) if isinstance(data, dict) else type(data).__name__
         raise FileFormatError(f"{what} must have exactly the fields {sorted(expected)}: {found}")
     for name, kind in expected.items():
-        if type(data[name]) is not kind:
-            raise FileFormatError(
-                f"{what}: field {name!r} must be {kind.__name__}, got {data[name]!r:.80}"
-            )
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if type(data[name]) not in kinds:
+            names = " or ".join(k.__name__ for k in kinds)
+            raise FileFormatError(f"{what}: field {name!r} must be {names}, got {data[name]!r:.80}")
     return data
 
 

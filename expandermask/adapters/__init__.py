@@ -9,25 +9,44 @@ except ImportError as error:
         "expandermask.adapters needs PyTorch; install it with: pip install 'expandermask[torch]'"
     ) from error
 
+from expandermask.adapters.activate import (
+    active_adapters,
+    adapter_names,
+    delete_adapter,
+    disable_adapters,
+    set_adapters,
+)
+from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.attach import attach, detach
+from expandermask.adapters.backend import get_backend, set_backend
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.export import export_peft
 from expandermask.adapters.files import load_adapter, save_adapter
-from expandermask.adapters.layer import MaskedLinear
+from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
 __all__ = [
     "AdapterConfig",
     "AdapterCost",
+    "MaskedAdapter",
+    "MaskedEmbedding",
+    "MaskedLayer",
     "MaskedLinear",
     "ParameterReport",
+    "active_adapters",
+    "adapter_names",
     "attach",
+    "delete_adapter",
     "detach",
+    "disable_adapters",
     "export_peft",
+    "get_backend",
     "load_adapter",
     "merge",
     "parameter_report",
     "save_adapter",
+    "set_adapters",
+    "set_backend",
     "unmerge",
 ]

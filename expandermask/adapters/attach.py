@@ -1,42 +1,32 @@
-"""attach() and detach(): masked layers around a model's linear modules, and their removal.
+"""attach() and detach(): masked layers around a model's modules, and their removal.
 
 Everything is checked before anything is changed: a refusal leaves the model as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import copy
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from expandermask.adapters.activate import apply_active
+from expandermask.adapters.adapter import MaskedAdapter, value_dtype
+from expandermask.adapters.attachment import (
+    Attachment,
+    NamedAdapter,
+    attachment,
+    is_attached,
+    masked_layers,
+    record,
+    set_module,
+)
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.fit import check_fit
-from expandermask.adapters.layer import MaskedLinear
+from expandermask.adapters.distributed import same_seed
+from expandermask.adapters.fit import bare_module, check_fit
+from expandermask.adapters.layer import MaskedLayer, masked_layer, weight_of
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState, derive_seed
-from expandermask.masks.plan import MaskPlan
-
-_RECORD = "_expandermask_attachment"
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """What `attach` leaves on a model: the adapter's description and how to undo it."""
-
-    plan: MaskPlan
-    config: AdapterConfig
-    saved_modules: tuple[str, ...]
-    """Full names of the modules that stay trainable and are saved with the adapter."""
-    originals: Mapping[str, Tensor] = field(repr=False)
-    """Copies of the saved modules' tensors as they were, by full name."""
-    requires_grad: Mapping[str, bool] = field(repr=False)
-    """The flag every parameter had, by its name before attaching."""
-
-    def __deepcopy__(self, memo: object) -> Attachment:
-        """A copied model shares this record: nothing in it ever changes."""
-        return self
+from expandermask.masks.plan import MaskPair, MaskPlan
 
 
 def attach(
@@ -44,26 +34,31 @@ def attach(
     adapter: MaskPlan | AdapterConfig,
     *,
     config: AdapterConfig | None = None,
+    name: str = "default",
     rng: RandomState = None,
     progress: bool = False,
 ) -> MaskPlan:
-    """Put masked adapters on ``model``, in place, and freeze everything else.
+    """Put a masked adapter on ``model``, in place, and freeze everything else.
 
     Either give a plan, ``attach(model, plan)`` or ``attach(model, plan, config=...)``, or only a
     config, ``attach(model, AdapterConfig(r=64), rng=0)``, and the plan is made here. The model
-    computes what it did before, since B starts at zero.
+    computes what it did before, since B starts at zero. On a model that has adapters already,
+    another is added under its own ``name``; it waits until `set_adapters` makes it active.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Its target modules (nn.Linear, transformers Conv1D) are replaced by `MaskedLinear`.
+        Its target modules (nn.Linear, transformers Conv1D, nn.Embedding) are wrapped in a
+        `MaskedLinear` or `MaskedEmbedding`.
     adapter : MaskPlan or AdapterConfig
         A plan names its modules itself, so ``target_modules`` is not looked at beside one.
     config : AdapterConfig, optional
         Beside a plan: scale, dropout and modules to save; r and left_degree must be the plan's.
+    name : str
+        What the adapter is called, without dots.
     rng : None, int or numpy.random.Generator
         Seed of a plan made here, masks and initial values both; beside a plan it is refused,
-        since the plan has its own.
+        since the plan has its own. Where torch.distributed runs, None is rank 0's draw everywhere.
     progress : bool
         Show a progress bar while masks are made.
 
@@ -75,9 +70,9 @@ def attach(
     Raises
     ------
     AdapterError
-        No module matches; adapters are already attached; the plan does not fit the model; a target
-        weight is tied to another parameter, has no storage (meta device), or sits where its module
-        is not called; a module to save is missing, tied, or overlaps a target.
+        No module matches; the name is taken, or its adapter is merged; the plan does not fit the
+        model; a target weight is tied to another parameter, has no storage (meta device), or sits
+        where its module is not called; a module to save is missing, tied, or overlaps a target.
     InfeasibleShapeError
         From making the plan.
 
@@ -89,9 +84,9 @@ def attach(
     >>> attach(model, AdapterConfig(r=8), rng=0)
     MaskPlan(1 modules, r=8, left_degree=2, 192 values)
     >>> [name for name, p in model.named_parameters() if p.requires_grad]
-    ['0.values_a', '0.values_b']
+    ['0.adapters.default.values_a', '0.adapters.default.values_b']
     """
-    require_unattached(model)
+    require_free(model, name)
     if isinstance(adapter, AdapterConfig):
         if config is not None:
             raise InvalidInputError("config was given twice; give a plan first, or only a config")
@@ -100,97 +95,83 @@ def attach(
             model,
             target_modules=config.target_modules,
             r=config.r,
-            left_degree=config.left_degree,
-            rng=rng,
+            left_degree=_degree_of(config),
+            rng=same_seed(rng),
             progress=progress,
         )
     else:
         plan = adapter
         config = _config_for(plan, config, rng)
     saved = check_fit(model, plan, config)
-    _replace(model, plan, config, saved)
+    _put_on(model, name, plan, config, saved)
     return plan
 
 
 def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
-    """Take the adapters off again.
+    """Take all adapters off again.
 
     The original modules, the very same objects, return to their places, every parameter gets its
-    ``requires_grad`` back, and weights and modules to save get their values back bit for bit.
+    ``requires_grad`` back, and merged weights get their values back bit for bit.
 
     Parameters
     ----------
     keep_merged : bool
-        Leave the merged weights and the trained modules to save in the original modules instead:
-        a plain model that computes as the adapted one does. Needs `merge` first.
+        Leave the merged weights, and the active adapters' trained modules to save, in the model: a
+        plain model that computes as the adapted one does. Needs `merge` first.
 
     Raises
     ------
     AdapterError
         No adapters are attached, or ``keep_merged=True`` on a model that is not merged.
     """
-    record = attachment(model)
+    attached = attachment(model)
     layers = masked_layers(model)
-    if keep_merged and any(layer.backup is None for layer in layers.values()):
+    if keep_merged and any(
+        not layer.merged for layer in layers.values() if set(attached.active) & set(layer.adapters)
+    ):
         raise AdapterError("keep_merged=True needs a merged model; call merge(model) first")
-    for name, layer in layers.items():
+    for place, layer in layers.items():
         if not keep_merged:
             layer.unmerge()
-        _set_module(model, name, layer.base)
+        set_module(model, place, layer.base)
     if not keep_merged:
-        tensors = saved_tensors(model, record.saved_modules)
-        with torch.no_grad():
-            for name, original in record.originals.items():
-                tensors[name].copy_(original)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(record.requires_grad.get(name, parameter.requires_grad))
-    delattr(model, _RECORD)
+        for place, module in attached.originals.items():
+            set_module(model, place, module)
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad_(attached.requires_grad.get(key, parameter.requires_grad))
+    record(model, None)
 
 
-def attachment(model: nn.Module) -> Attachment:
-    """The record of the adapters on ``model``; `AdapterError` if there are none."""
+def require_free(model: nn.Module, name: str) -> None:
+    """Raise unless an adapter called ``name`` could be added to ``model``."""
     if not isinstance(model, nn.Module):
         raise AdapterError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    record = getattr(model, _RECORD, None)
-    if not isinstance(record, Attachment):
-        inside = next(iter(masked_layers(model)), None)
-        hint = (
-            f"its submodule {inside!r} is an adapter of another attach(); use the model given there"
-            if inside is not None
-            else "call attach(model, ...) first"
+    if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name):
+        raise InvalidInputError(
+            "an adapter's name must be a string without dots that is no attribute of "
+            f"torch.nn.ModuleDict, got {name!r}"
         )
-        raise AdapterError(f"{type(model).__name__} has no adapters attached: {hint}")
-    return record
-
-
-def is_attached(model: nn.Module) -> bool:
-    """Whether `attach` was called on this very model (and `detach` not since)."""
-    return isinstance(getattr(model, _RECORD, None), Attachment)
-
-
-def masked_layers(model: nn.Module) -> dict[str, MaskedLinear]:
-    """Every masked layer of ``model`` by its name, in the model's order."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, MaskedLinear)}
-
-
-def saved_tensors(model: nn.Module, saved_modules: tuple[str, ...]) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of the modules to save, by full name."""
-    return {
-        f"{name}.{key}": tensor
-        for name in saved_modules
-        for key, tensor in model.get_submodule(name).state_dict(keep_vars=True).items()
-    }
-
-
-def require_unattached(model: nn.Module) -> None:
-    """Raise unless ``model`` is a module without adapters."""
-    if not isinstance(model, nn.Module):
-        raise AdapterError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if layers := masked_layers(model):
+    layers = masked_layers(model)
+    if not layers:
+        return
+    if not is_attached(model):
         raise AdapterError(
-            f"{type(model).__name__} already has {len(layers)} adapters attached (the first at "
-            f"{next(iter(layers))!r}); call detach(model) first"
+            f"{type(model).__name__} already has {len(layers)} adapters attached inside it (the "
+            f"first at {next(iter(layers))!r}); use the model given to that attach(), or detach it"
         )
+    if name in attachment(model).adapters:
+        raise AdapterError(
+            f"{type(model).__name__} already has an adapter {name!r} attached ({len(layers)} "
+            "modules); choose another name, or call delete_adapter or detach(model) first"
+        )
+    if any(layer.merged for layer in layers.values()):
+        raise AdapterError("adapters are merged into the model; call unmerge(model) first")
+
+
+def _degree_of(config: AdapterConfig) -> int:
+    if config.left_degree is None:
+        raise InvalidInputError("left_degree=None goes with a plan; without one give a number")
+    return config.left_degree
 
 
 def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) -> AdapterConfig:
@@ -211,33 +192,58 @@ def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) ->
     return config
 
 
-def _replace(
-    model: nn.Module, plan: MaskPlan, config: AdapterConfig, saved: tuple[str, ...]
+def _put_on(
+    model: nn.Module, name: str, plan: MaskPlan, config: AdapterConfig, saved: tuple[str, ...]
 ) -> None:
-    """Build every layer, then freeze the model and put the layers in."""
-    layers = {
-        name: MaskedLinear(
-            model.get_submodule(name),
-            pair,
-            scale=config.scale,
-            dropout=config.lora_dropout,
-            seed=derive_seed(plan.seed, name, "A", "values"),
-        ).train(model.get_submodule(name).training)
-        for name, pair in plan.items()
+    """Build everything new, then freeze the model and put it in."""
+    built = {
+        place: new_adapter(bare_module(model, place), place, pair, plan, config)
+        for place, pair in plan.items()
     }
-    originals = {
-        name: tensor.detach().clone() for name, tensor in saved_tensors(model, saved).items()
-    }
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    model.requires_grad_(False)
-    for name in saved:
-        for parameter in model.get_submodule(name).parameters():
-            parameter.requires_grad_(parameter.is_floating_point())
-    for name, layer in layers.items():
-        _set_module(model, name, layer)
-    setattr(model, _RECORD, Attachment(plan, config, saved, originals, flags))
+    heads = {place: _trainable_copy(_original(model, place)) for place in saved}
+    if not is_attached(model):
+        flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+        record(model, Attachment({}, (), {}, flags))
+        model.requires_grad_(False)
+    attached = attachment(model)
+    for place, adapter in built.items():
+        module = model.get_submodule(place)
+        if not isinstance(module, MaskedLayer):
+            module = masked_layer(module)
+            set_module(model, place, module)
+        module.adapters[name] = adapter.train(module.training)
+    for place in saved:
+        attached.originals.setdefault(place, model.get_submodule(place))
+    attached.adapters[name] = NamedAdapter(plan, config, heads)
+    attached.active = attached.active or (name,)
+    apply_active(model)
 
 
-def _set_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+def new_adapter(
+    base: nn.Module, place: str, pair: MaskPair, plan: MaskPlan, config: AdapterConfig
+) -> MaskedAdapter:
+    """The adapter of one module, with its first values: they follow from the plan's seed."""
+    weight = weight_of(base)
+    return MaskedAdapter(
+        pair,
+        scale=config.scale_of(pair),
+        dropout=config.lora_dropout,
+        seed=derive_seed(plan.seed, place, "A", "values"),
+        device=weight.device,
+        dtype=value_dtype(weight),
+        embedding=isinstance(base, nn.Embedding),
+    )
+
+
+def _original(model: nn.Module, place: str) -> nn.Module:
+    """The model's own module at ``place``, whichever adapter's copy is there now."""
+    own = attachment(model).originals.get(place) if is_attached(model) else None
+    return model.get_submodule(place) if own is None else own
+
+
+def _trainable_copy(module: nn.Module) -> nn.Module:
+    """A copy to train: flags as the parameters' kinds allow."""
+    twin = copy.deepcopy(module)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return twin

@@ -10,6 +10,8 @@ from typing import Any
 
 from expandermask.errors import FileFormatError, InvalidInputError, check_integer
 from expandermask.files import require_fields
+from expandermask.graphs.biregular import BiregularGraph
+from expandermask.masks.plan import MaskPair
 
 SCALINGS = ("matched", "paper")
 
@@ -22,8 +24,9 @@ class AdapterConfig:
     ----------
     r : int
         Rank: rows of A and columns of B, at least 2.
-    left_degree : int
-        Entries kept in each column of A and each row of B, 2 <= left_degree <= r.
+    left_degree : int or None
+        Entries kept in each column of A and each row of B, 2 <= left_degree <= r. None only beside
+        a plan whose masks are not of one degree.
     lora_alpha : float
         Numerator of the scale, positive. The default 16 is QLoRA's (Dettmers et al. 2023) at every
         rank: the "matched" scaling lets a dense recipe keep its alpha, and 16 is the commonest.
@@ -56,7 +59,7 @@ class AdapterConfig:
     """
 
     r: int = 64
-    left_degree: int = 2
+    left_degree: int | None = 2
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
     target_modules: str | Iterable[str] = "all-linear"
@@ -65,9 +68,11 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         r = check_integer("r", self.r, minimum=2)
-        degree = check_integer("left_degree", self.left_degree, minimum=2)
-        if degree > r:
-            raise InvalidInputError(f"left_degree must be at most r = {r}, got {degree}")
+        degree = self.left_degree
+        if degree is not None:
+            degree = check_integer("left_degree", degree, minimum=2)
+            if degree > r:
+                raise InvalidInputError(f"left_degree must be at most r = {r}, got {degree}")
         alpha = _check_number("lora_alpha", self.lora_alpha)
         if alpha <= 0:
             raise InvalidInputError(f"lora_alpha must be positive, got {alpha}")
@@ -92,10 +97,28 @@ class AdapterConfig:
 
     @property
     def scale(self) -> float:
-        """The factor on B A x: see ``scaling``."""
+        """The factor on B A x where every row of B keeps ``left_degree``: see ``scaling``.
+
+        Raises `InvalidInputError` where there is no left degree; `scale_of` a pair then says.
+        """
+        if self.left_degree is None:
+            raise InvalidInputError("a config without left_degree has a scale for each module only")
+        return self._scale(self.left_degree)
+
+    def scale_of(self, pair: MaskPair) -> float:
+        """The factor on B A x for one module's masks.
+
+        Where the rows of B differ, ``left_degree`` in the formula is the mean over rows not empty.
+        """
+        if isinstance(pair.b, BiregularGraph):
+            return self._scale(pair.b.d1)
+        degrees = pair.b.left_degrees
+        return self._scale(float(degrees[degrees > 0].mean()))
+
+    def _scale(self, degree: float) -> float:
         if self.scaling == "paper":
             return self.lora_alpha / self.r
-        return self.lora_alpha / math.sqrt(self.r * self.left_degree)
+        return self.lora_alpha / math.sqrt(self.r * degree)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""
@@ -105,9 +128,9 @@ class AdapterConfig:
     def from_dict(cls, data: object) -> AdapterConfig:
         """Read `to_dict` back; `FileFormatError` unless every field is there and valid."""
         targets = data.get("target_modules") if isinstance(data, dict) else None
-        expected = {
+        expected: dict[str, type | tuple[type, ...]] = {
             "r": int,
-            "left_degree": int,
+            "left_degree": (int, type(None)),
             "lora_alpha": float,
             "lora_dropout": float,
             "target_modules": str if isinstance(targets, str) else list,

@@ -14,15 +14,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from expandermask.adapters.attach import Attachment, attachment, masked_layers, saved_tensors
+from expandermask.adapters.attachment import (
+    NamedAdapter,
+    attachment,
+    masked_layers,
+    saved_tensors,
+)
+from expandermask.adapters.distributed import whole
 from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME, require_folder
+from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.tensors import write_tensors
 from expandermask.files import write_text
 
 PEFT_METADATA = {"format": "pt"}
 
 
-def export_peft(model: nn.Module, folder: str | os.PathLike[str]) -> None:
+def export_peft(
+    model: nn.Module, folder: str | os.PathLike[str], *, name: str | None = None
+) -> None:
     """Write the adapter on ``model`` as a dense LoRA folder that stock PEFT loads.
 
     ``lora_A`` (r, k) and ``lora_B`` (d, r) hold zeros off the masks; PEFT's factor lora_alpha / r
@@ -49,39 +58,52 @@ def export_peft(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     >>> config["lora_alpha"] / config["r"]
     4.0
     """
-    record, target = attachment(model), Path(folder)
+    (name, adapter), target = attachment(model).adapter(name), Path(folder)
     require_folder(target, own=False)
     tensors: dict[str, Tensor] = {}
-    layers = masked_layers(model)
-    for name, layer in layers.items():
-        a, b = layer.factors()
-        tensors |= {peft_name(name, "A"): a, peft_name(name, "B"): b}
-    for name, tensor in saved_tensors(model, record.saved_modules).items():
-        tensors[f"base_model.model.{name}"] = tensor
+    layers = masked_layers(model, name)
+    for place, layer in layers.items():
+        a, b = layer.adapter(name).factors()
+        if isinstance(layer, MaskedEmbedding):
+            tensors |= {peft_name(place, "A", True): a, peft_name(place, "B", True): b}
+        else:
+            tensors |= {peft_name(place, "A"): a, peft_name(place, "B"): b}
+    for key, tensor in saved_tensors(adapter).items():
+        tensors[f"base_model.model.{key}"] = whole(tensor)
     write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA)
     # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
-    fan_in_fan_out = all(layer.is_transposed for layer in layers.values())
-    config = _peft_config(record, fan_in_fan_out, getattr(model, "name_or_path", None))
+    linear = [layer for layer in layers.values() if isinstance(layer, MaskedLinear)]
+    fan_in_fan_out = bool(linear) and all(layer.is_transposed for layer in linear)
+    scales = {place: layer.adapter(name).scale for place, layer in layers.items()}
+    config = _peft_config(adapter, scales, fan_in_fan_out, getattr(model, "name_or_path", None))
     write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
 
 
-def peft_name(module: str, side: str) -> str:
+def peft_name(module: str, side: str, embedding: bool = False) -> str:
     """The name PEFT's checkpoints give factor ``side``, "A" or "B", of a module."""
-    return f"base_model.model.{module}.lora_{side}.weight"
+    leaf = f"lora_embedding_{side}" if embedding else f"lora_{side}.weight"
+    return f"base_model.model.{module}.{leaf}"
 
 
-def _peft_config(record: Attachment, fan_in_fan_out: bool, base: str | None) -> dict[str, Any]:
-    config = record.config
+def _peft_config(
+    adapter: NamedAdapter, scales: dict[str, float], fan_in_fan_out: bool, base: str | None
+) -> dict[str, Any]:
+    config = adapter.config
+    alphas = {place: scale * config.r for place, scale in scales.items()}
+    common = max(set(alphas.values()), key=list(alphas.values()).count)
     return {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": base or None,
         "inference_mode": True,
         "r": config.r,
-        "lora_alpha": config.scale * config.r,
+        "lora_alpha": common,
+        "alpha_pattern": {
+            f"^{re.escape(place)}$": alpha for place, alpha in alphas.items() if alpha != common
+        },
         "lora_dropout": config.lora_dropout,
-        "target_modules": "|".join(re.escape(name) for name in record.plan),
+        "target_modules": "|".join(re.escape(place) for place in adapter.plan),
         "fan_in_fan_out": fan_in_fan_out,
         "bias": "none",
-        "modules_to_save": list(record.saved_modules) or None,
+        "modules_to_save": list(adapter.saved_modules) or None,
     }

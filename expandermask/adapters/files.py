@@ -18,17 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.attach import (
-    attach,
+from expandermask.adapters.adapter import MaskedAdapter, value_dtype
+from expandermask.adapters.attach import attach, require_free
+from expandermask.adapters.attachment import (
+    NamedAdapter,
     attachment,
     is_attached,
     masked_layers,
-    require_unattached,
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.fit import check_fit
-from expandermask.adapters.layer import value_dtype, weight_of
+from expandermask.adapters.distributed import like
+from expandermask.adapters.factors import value_shape
+from expandermask.adapters.fit import bare_module, check_fit
+from expandermask.adapters.layer import weight_of
 from expandermask.adapters.tensors import TensorShape, describe, read_tensors, write_tensors
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.files import (
@@ -56,8 +59,12 @@ class _Stored:
     tensors: Mapping[str, Tensor]
 
 
-def save_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> None:
-    """Write the adapter on ``model`` to ``folder``: its values, config and plan.
+def save_adapter(
+    model: nn.Module, folder: str | os.PathLike[str], *, name: str | None = None
+) -> None:
+    """Write an adapter on ``model`` to ``folder``: its values, config and plan.
+
+    ``name`` says which, if several are active.
 
     Raises
     ------
@@ -76,24 +83,26 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> None:
     ...     save_adapter(model, folder)
     ...     load_adapter(fresh, folder)
     MaskPlan(1 modules, r=8, left_degree=2, 192 values)
-    >>> torch.equal(fresh[0].values_a, model[0].values_a)
+    >>> torch.equal(fresh[0].adapters["default"].values_a, model[0].adapters["default"].values_a)
     True
     """
-    record = attachment(model)
+    name, adapter = attachment(model).adapter(name)
     target = Path(folder)
     require_folder(target, own=True)
-    body = {"config": record.config.to_dict(), "plan": json.loads(record.plan.to_json())}
-    write_tensors(target / WEIGHTS_NAME, adapter_tensors(model))
+    body = {"config": adapter.config.to_dict(), "plan": json.loads(adapter.plan.to_json())}
+    write_tensors(target / WEIGHTS_NAME, adapter_tensors(model, name))
     body["tensors"] = describe(read_bytes(target / WEIGHTS_NAME))
     write_text(target / CONFIG_NAME, write_document(FORMAT, FORMAT_VERSION, body))
 
 
-def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> MaskPlan:
-    """Put a saved adapter on ``model``, which has no adapters or the same ones; returns its plan.
+def load_adapter(
+    model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default"
+) -> MaskPlan:
+    """Put a saved adapter on ``model`` under ``name``; returns its plan.
 
     The masks are rebuilt from their recipes. Files and fit are checked in full before the model is
-    touched, so after an error it is as it was. On a model that has the adapter, only values are
-    loaded, and the dropout it was attached with stays.
+    touched, so after an error it is as it was. On a model that has an adapter of that name, which
+    must be the same one, only values are loaded, and the dropout it was attached with stays.
 
     Raises
     ------
@@ -104,20 +113,22 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> MaskPlan:
         The adapter does not fit the model, another one is attached, or it is merged.
     """
     stored = _read(Path(folder))
-    if is_attached(model):
-        _require_same(model, stored)
+    if is_attached(model) and name in attachment(model).adapters:
+        _require_same(model, name, stored)
     else:
-        require_unattached(model)
-        _require_saved(saved_tensors(model, check_fit(model, stored.plan, stored.config)), stored)
+        require_free(model, name)
+        places = check_fit(model, stored.plan, stored.config)
+        heads = {place: bare_module(model, place) for place in places}
+        _require_saved(saved_tensors(NamedAdapter(stored.plan, stored.config, heads)), stored)
         _require_value_dtypes(
-            {name: value_dtype(weight_of(model.get_submodule(name))) for name in stored.plan},
+            {place: value_dtype(weight_of(bare_module(model, place))) for place in stored.plan},
             stored,
         )
-        attach(model, stored.plan, config=stored.config)
+        attach(model, stored.plan, config=stored.config, name=name)
     with torch.no_grad():
-        for name, tensor in adapter_tensors(model).items():
-            tensor.copy_(stored.tensors[name])
-    return attachment(model).plan
+        for key, tensor in adapter_tensors(model, name).items():
+            tensor.copy_(like(stored.tensors[key], tensor))
+    return attachment(model).adapters[name].plan
 
 
 def require_folder(folder: Path, *, own: bool) -> None:
@@ -142,23 +153,33 @@ def require_folder(folder: Path, *, own: bool) -> None:
         )
 
 
-def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the adapter on ``model`` by its name in the file.
+def adapter_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """Every tensor of an adapter on ``model`` by its name in the file.
 
-    These are ``module.A`` and ``module.B`` for the values, then the modules to save.
+    These are ``module.A`` and ``module.B`` for the values, ``module.rank_gate`` and
+    ``module.module_gate`` for gates that train, then the modules to save.
     """
     found: dict[str, Tensor] = {}
-    for name, layer in masked_layers(model).items():
-        found |= {f"{name}.A": layer.values_a, f"{name}.B": layer.values_b}
-    return found | saved_tensors(model, attachment(model).saved_modules)
+    for place, layer in masked_layers(model, name).items():
+        adapter = layer.adapter(name)
+        found |= {f"{place}.A": adapter.values_a, f"{place}.B": adapter.values_b}
+        found |= _gates(place, adapter)
+    return found | saved_tensors(attachment(model).adapters[name])
+
+
+def _gates(place: str, adapter: MaskedAdapter) -> dict[str, Tensor]:
+    gates = {"rank_gate": adapter.rank_gate, "module_gate": adapter.module_gate}
+    return {f"{place}.{key}": g for key, g in gates.items() if g is not None}
 
 
 def value_shapes(plan: MaskPlan) -> dict[str, TensorShape]:
-    """Shapes of the values by their names in the file: (k, left_degree) and (d, left_degree)."""
+    """Shapes of the values by their names in the file: (k, left_degree) and (d, left_degree).
+
+    Masks that are not regular have those of `value_shape`.
+    """
     shapes: dict[str, TensorShape] = {}
-    for name, pair in plan.items():
-        d, k = pair.shape
-        shapes |= {f"{name}.A": (k, plan.left_degree), f"{name}.B": (d, plan.left_degree)}
+    for place, pair in plan.items():
+        shapes |= {f"{place}.A": value_shape(pair.a), f"{place}.B": value_shape(pair.b)}
     return shapes
 
 
@@ -198,18 +219,24 @@ def _require_described(found: dict[str, Any], expected: dict[str, Any]) -> None:
     )
 
 
-def _require_same(model: nn.Module, stored: _Stored) -> None:
-    """The adapter on ``model`` is the stored one but for its values."""
-    record, layers = attachment(model), masked_layers(model)
-    if record.plan != stored.plan or record.config.scale != stored.config.scale:
+def _require_same(model: nn.Module, name: str, stored: _Stored) -> None:
+    """The adapter called ``name`` on ``model`` is the stored one but for its values."""
+    own, layers = attachment(model).adapters[name], masked_layers(model, name)
+    if own.plan != stored.plan or _scaling(own.config) != _scaling(stored.config):
         raise AdapterError(
-            "the model has another adapter attached (its plan or scale differ from the file's); "
-            "call detach(model) first"
+            f"the model has another adapter attached as {name!r} (its plan or scale differ from "
+            "the file's); give the stored one another name, or call detach(model) first"
         )
-    if any(layer.backup is not None for layer in layers.values()):
+    if any(name in layer.merged for layer in layers.values()):
         raise AdapterError("the adapter on the model is merged; call unmerge(model) first")
-    _require_saved(saved_tensors(model, record.saved_modules), stored)
-    _require_value_dtypes({name: layer.values_a.dtype for name, layer in layers.items()}, stored)
+    _require_saved(saved_tensors(own), stored)
+    _require_value_dtypes(
+        {place: layer.adapter(name).values_a.dtype for place, layer in layers.items()}, stored
+    )
+
+
+def _scaling(config: AdapterConfig) -> tuple[float, str]:
+    return config.lora_alpha, config.scaling
 
 
 def _require_saved(own: Mapping[str, Tensor], stored: _Stored) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import nn
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.layer import weight_of
+from expandermask.adapters.layer import MaskedLayer, weight_of
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPlan
-from expandermask.masks.targets import Shape, linear_shapes
+from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
 
 _BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 """Modules that can compute with a child's weight without calling the child."""
@@ -19,7 +19,7 @@ _BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[str, ...]:
     """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
-    _require_shapes(plan, linear_shapes(model))
+    _require_shapes(plan, adaptable_shapes(model))
     owners = _parameter_owners(model)
     for name in plan:
         _require_own_weight(model, name, owners)
@@ -28,7 +28,7 @@ def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[
     for name in saved:
         if clash := next((t for t in plan if _overlap(t, name)), None):
             raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
-        for key, parameter in model.get_submodule(name).named_parameters(prefix=name):
+        for key, parameter in bare_module(model, name).named_parameters(prefix=name):
             if others := [o for o in owners[id(parameter)] if not o.startswith(f"{name}.")]:
                 raise AdapterError(
                     f"{key!r}, to be trained with modules_to_save, is tied to {others[0]!r}, which "
@@ -42,13 +42,13 @@ def _require_shapes(plan: MaskPlan, shapes: Mapping[str, Shape]) -> None:
     for name, pair in plan.items():
         if name == "":
             raise AdapterError(
-                "the model itself is the linear module, which cannot be replaced inside itself; "
+                "the model itself is the module to adapt, which cannot be replaced inside itself; "
                 "wrap it: torch.nn.Sequential(model)"
             )
         if name not in shapes:
             raise AdapterError(
-                f"the plan adapts {name!r}, which is no linear module of this model; it has "
-                f"{', '.join(list(shapes)[:3]) or 'none'} ..."
+                f"the plan adapts {name!r}, which is no linear module or embedding of this model; "
+                f"it has {', '.join(list(shapes)[:3]) or 'none'} ..."
             )
         if pair.shape != shapes[name]:
             raise AdapterError(
@@ -60,13 +60,15 @@ def _require_shapes(plan: MaskPlan, shapes: Mapping[str, Shape]) -> None:
 def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
     """All names of each parameter, by its identity; tied ones have several."""
     owners = defaultdict(list)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners[id(parameter)].append(name)
+    for name, module in bare_modules(model, remove_duplicate=False):
+        for key, parameter in module.named_parameters(prefix=name, recurse=False):
+            owners[id(parameter)].append(key)
     return owners
 
 
 def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
-    weight = weight_of(model.get_submodule(name))
+    module = bare_module(model, name)
+    weight = weight_of(module)
     if weight.is_meta:
         raise AdapterError(
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
@@ -78,6 +80,17 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
             "out of target_modules, or untie it"
         )
+    if getattr(module, "max_norm", None) is not None:
+        raise AdapterError(
+            f"{name!r} is an embedding with max_norm={module.max_norm}, which rewrites its frozen "
+            "rows whenever they are looked up; set max_norm=None first"
+        )
+
+
+def bare_module(model: nn.Module, name: str) -> nn.Module:
+    """The module called ``name`` before adapters were put on the model."""
+    module = model.get_submodule(name)
+    return module.base if isinstance(module, MaskedLayer) else module
 
 
 def _require_called(model: nn.Module, name: str) -> None:
@@ -100,7 +113,7 @@ def _parents(name: str) -> Iterator[str]:
 def _resolve_saved(model: nn.Module, wanted: Iterable[str]) -> tuple[str, ...]:
     """Full names of the modules that ``modules_to_save`` names, outermost only."""
     found: list[str] = []
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in bare_modules(model) if name]
     for item in wanted:
         matches = [name for name in names if name == item or name.endswith(f".{item}")]
         if not matches:

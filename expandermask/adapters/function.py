@@ -1,9 +1,10 @@
 """The masked low-rank update as autograd functions that store nothing dense.
 
-With compact values, shape (n, left_degree), the dense factor (r, n) is scattered together for the
-moment it is needed, in the forward and again in the backward pass. Saved between the two are the
-input, at most a rank-r projection of it, and the values; gradients are gathered back to the compact
-shape. So parameters, gradients and optimizer state are left_degree / r of dense LoRA's.
+The dense factor (r, n) is put together from the surviving values for the moment it is needed, in
+the forward and again in the backward pass. Saved between the two are the input, at most a rank-r
+projection of it, and the values; gradients are gathered back to the values' shape. So parameters,
+gradients and optimizer state are what the mask keeps of dense LoRA's. Values and index of a factor
+come in any layout of `expandermask.adapters.factors`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from expandermask.adapters.factors import dense_factor, gather_values
+
 
 class MaskedUpdate(torch.autograd.Function):
     """out = y + scale * x A' B', with A (r, k) and B (d, r) held as values and indices.
 
-    Shapes: y (tokens, d), x (tokens, k), values_a (k, left_degree), values_b (d, left_degree),
-    index_a (left_degree, k), index_b (left_degree, d). Products are taken in x's dtype, which is
-    y's; gradients of the values come back in theirs. O(tokens * r * (k + d)) time, as dense LoRA.
+    Shapes: y (tokens, d), x (tokens, k). Products are taken in x's dtype, which is y's; gradients
+    of the values come back in theirs. O(tokens * r * (k + d)) time, as dense LoRA.
     """
 
     @staticmethod
@@ -38,8 +40,10 @@ class MaskedUpdate(torch.autograd.Function):
     ) -> Tensor:
         """Compute the output; saves x, h = x A', the values and the indices, nothing dense."""
         with torch.autocast(x.device.type, enabled=False):
-            h = torch.mm(x, dense_factor(values_a, index_a, r, x.dtype).t())
-            out = torch.addmm(y, h, dense_factor(values_b * scale, index_b, r, x.dtype))
+            a = dense_factor(values_a, index_a, (r, x.shape[1]), x.dtype)
+            b = dense_factor(values_b * scale, index_b, (r, y.shape[1]), x.dtype)
+            h = torch.mm(x, a.t())
+            out = torch.addmm(y, h, b)
         ctx.save_for_backward(x, h, values_a, values_b, index_a, index_b)
         ctx.r, ctx.scale = r, scale
         return out
@@ -53,14 +57,16 @@ class MaskedUpdate(torch.autograd.Function):
         grad_x = grad_a = grad_b = None
         with torch.autocast(grad.device.type, enabled=False):
             if need_b:
-                grad_b = _gather(torch.mm(h.t(), grad), index_b, values_b) * ctx.scale
+                grad_b = gather_values(torch.mm(h.t(), grad), index_b, values_b) * ctx.scale
             if need_x or need_a:
-                b = dense_factor(values_b * ctx.scale, index_b, ctx.r, x.dtype)
+                shape = (ctx.r, grad.shape[1])
+                b = dense_factor(values_b * ctx.scale, index_b, shape, x.dtype)
                 grad_h = torch.mm(grad, b.t())
             if need_a:
-                grad_a = _gather(torch.mm(grad_h.t(), x), index_a, values_a)
+                grad_a = gather_values(torch.mm(grad_h.t(), x), index_a, values_a)
             if need_x:
-                grad_x = torch.mm(grad_h, dense_factor(values_a, index_a, ctx.r, x.dtype))
+                a = dense_factor(values_a, index_a, (ctx.r, x.shape[1]), x.dtype)
+                grad_x = torch.mm(grad_h, a)
         return grad if need_y else None, grad_x, grad_a, grad_b, None, None, None, None
 
 
@@ -86,8 +92,9 @@ class MaskedAffine(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         """Compute the output; saves x, the values and the indices, and W, which exists anyway."""
-        a = dense_factor(values_a, index_a, r, x.dtype)
-        b = dense_factor(values_b * scale, index_b, r, x.dtype)
+        d, k = weight.shape
+        a = dense_factor(values_a, index_a, (r, k), x.dtype)
+        b = dense_factor(values_b * scale, index_b, (r, d), x.dtype)
         ctx.save_for_backward(x, values_a, values_b, weight, index_a, index_b)
         ctx.r, ctx.scale = r, scale
         return functional.linear(x, torch.addmm(weight, b.t(), a), bias)
@@ -99,29 +106,88 @@ class MaskedAffine(torch.autograd.Function):
         x, values_a, values_b, weight, index_a, index_b = ctx.saved_tensors
         need_x, need_a, need_b = ctx.needs_input_grad[:3]
         grad_x = grad_a = grad_b = None
+        d, k = weight.shape
         with torch.autocast(grad.device.type, enabled=False):
-            a = dense_factor(values_a, index_a, ctx.r, x.dtype)
-            b = dense_factor(values_b * ctx.scale, index_b, ctx.r, x.dtype)
+            a = dense_factor(values_a, index_a, (ctx.r, k), x.dtype)
+            b = dense_factor(values_b * ctx.scale, index_b, (ctx.r, d), x.dtype)
             if need_b:
                 h = torch.mm(x, a.t())
-                grad_b = _gather(torch.mm(h.t(), grad), index_b, values_b) * ctx.scale
+                grad_b = gather_values(torch.mm(h.t(), grad), index_b, values_b) * ctx.scale
             if need_a:
                 grad_h = torch.mm(grad, b.t())
-                grad_a = _gather(torch.mm(grad_h.t(), x), index_a, values_a)
+                grad_a = gather_values(torch.mm(grad_h.t(), x), index_a, values_a)
             if need_x:
                 grad_x = torch.mm(grad, torch.addmm(weight, b.t(), a))
         return grad_x, grad_a, grad_b, None, None, None, None, None, None
 
 
-def dense_factor(values: Tensor, index: Tensor, r: int, dtype: torch.dtype) -> Tensor:
-    """The dense (r, n) factor of ``values`` (n, left_degree) at rows ``index`` (left_degree, n)."""
-    dense = torch.zeros(r, values.shape[0], dtype=dtype, device=values.device)
-    return dense.scatter_(0, index.int(), values.t().to(dtype))
+class MaskedLookup(torch.autograd.Function):
+    """out = y + scale * A[:, ids]' B': `MaskedUpdate` where x would be one-hot rows.
 
-
-def _gather(dense: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """The entries of a dense (r, n) gradient on the support, in the shape and dtype of ``values``.
-
-    They are converted before any scaling, so that a float16 product is not scaled in float16.
+    y (tokens, d), ids (tokens,). Column ``padding`` of A, if it is not negative, gets no gradient,
+    as `torch.nn.Embedding` has it. O(tokens * r * d) time; a dense A exists for the moment unless
+    every column keeps equally many entries.
     """
-    return dense.gather(0, index.int()).t().to(values.dtype)
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        ids: Tensor,
+        values_a: Tensor,
+        values_b: Tensor,
+        index_a: Tensor,
+        index_b: Tensor,
+        sizes: tuple[int, int],
+        scale: float,
+        padding: int,
+    ) -> Tensor:
+        """Compute the output; ``sizes`` is (r, rows of the table). Saves ids, h and the values."""
+        with torch.autocast(y.device.type, enabled=False):
+            h = _looked_up(ids, values_a, index_a, sizes, y.dtype)
+            b = dense_factor(values_b * scale, index_b, (sizes[0], y.shape[1]), y.dtype)
+            out = torch.addmm(y, h, b)
+        ctx.save_for_backward(ids, h, values_a, values_b, index_a, index_b)
+        ctx.sizes, ctx.scale, ctx.padding = sizes, scale, padding
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of y and both values, each only where it is asked for."""
+        ids, h, values_a, values_b, index_a, index_b = ctx.saved_tensors
+        need_y, _, need_a, need_b = ctx.needs_input_grad[:4]
+        grad_a = grad_b = None
+        with torch.autocast(grad.device.type, enabled=False):
+            if need_b:
+                grad_b = gather_values(torch.mm(h.t(), grad), index_b, values_b) * ctx.scale
+            if need_a:
+                shape = (ctx.sizes[0], grad.shape[1])
+                b = dense_factor(values_b * ctx.scale, index_b, shape, grad.dtype)
+                grad_h = torch.mm(grad, b.t()).to(values_a.dtype)
+                if ctx.padding >= 0:
+                    grad_h = grad_h.masked_fill((ids == ctx.padding).unsqueeze(1), 0)
+                grad_a = _summed_back(grad_h, ids, values_a, index_a, ctx.sizes)
+        nothing = (None,) * 5
+        return (grad if need_y else None, None, grad_a, grad_b, *nothing)
+
+
+def _looked_up(
+    ids: Tensor, values: Tensor, index: Tensor, sizes: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """Columns ``ids`` of A as rows: (tokens, r)."""
+    if index.dim() == 2:
+        h = torch.zeros(ids.numel(), sizes[0], dtype=dtype, device=values.device)
+        return h.scatter_(1, index.t()[ids].int(), values[ids].to(dtype))
+    return dense_factor(values, index, sizes, dtype).t()[ids]
+
+
+def _summed_back(
+    grad_h: Tensor, ids: Tensor, values: Tensor, index: Tensor, sizes: tuple[int, int]
+) -> Tensor:
+    """The gradient of A's values: rows of ``grad_h`` (tokens, r) added up by their id."""
+    if index.dim() == 2:
+        kept = grad_h.gather(1, index.t()[ids].int())
+        return torch.zeros_like(values).index_add_(0, ids, kept)
+    dense = torch.zeros(sizes[1], sizes[0], dtype=grad_h.dtype, device=grad_h.device)
+    return gather_values(dense.index_add_(0, ids, grad_h).t(), index, values)

@@ -1,24 +1,32 @@
-"""merge() and unmerge(): the update added into the base weights, and taken out bit for bit."""
+"""merge() and unmerge(): the updates added into the base weights, and taken out bit for bit."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from expandermask.adapters.attach import attachment, masked_layers
+from expandermask.adapters.attachment import attachment, masked_layers
 
 
-def merge(model: nn.Module) -> None:
-    """Add scale * B A into every base weight, in place; the layers then run the base alone.
+def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False) -> None:
+    """Add every active adapter's scale * B A into the base weights, in place.
 
-    A merged model is left as it is, so merging twice is merging once. Merged adapters do not
-    train; `unmerge` first. Extra memory: the overwritten entries, about left_degree**2 / r of each
-    weight.
+    The layers then run the base alone. A merged model is left as it is, so merging twice is merging
+    once. Merged adapters do not train; `unmerge` first. Extra memory: the overwritten entries,
+    about left_degree**2 / r of each weight.
+
+    Parameters
+    ----------
+    safe_merge : bool
+        Refuse where a merged entry would be infinite or NaN.
+    dequantize : bool
+        Let a full-precision copy stand in for a quantized base while merged; without it such a base
+        is refused, since an update cannot be added to rounded integers.
 
     Raises
     ------
     AdapterError
         No adapters are attached, a base weight is not a plain floating-point parameter (quantized,
-        parametrized), or a merged entry would be infinite or NaN; the model is then unchanged.
+        parametrized), or see ``safe_merge``; the model is then unchanged.
 
     Examples
     --------
@@ -27,7 +35,7 @@ def merge(model: nn.Module) -> None:
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
     >>> before = model[0].weight.clone()
     >>> _ = attach(model, AdapterConfig(r=8), rng=0)
-    >>> _ = torch.nn.init.normal_(model[0].values_b)
+    >>> _ = torch.nn.init.normal_(model[0].adapters["default"].values_b)
     >>> merge(model)
     >>> torch.equal(model[0].weight, before)
     False
@@ -36,10 +44,10 @@ def merge(model: nn.Module) -> None:
     True
     """
     attachment(model)
-    unmerged = {n: layer for n, layer in masked_layers(model).items() if layer.backup is None}
+    unmerged = {n: layer for n, layer in masked_layers(model).items() if not layer.merged}
     try:
         for name, layer in unmerged.items():
-            layer.merge(name)
+            layer.merge(name, safe=safe_merge, dequantize=dequantize)
     except BaseException:
         for layer in unmerged.values():
             layer.unmerge()

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from expandermask.adapters.attach import attachment, saved_tensors
+from expandermask.adapters.attachment import attachment
 from expandermask.adapters.export import PEFT_METADATA, peft_name
+from expandermask.adapters.factors import index_of
 from expandermask.adapters.files import value_shapes
-from expandermask.adapters.layer import index_dtype
 from expandermask.adapters.tensors import TensorShape, float32_file_size
 from expandermask.masks.plan import MaskPlan
 
@@ -46,7 +46,8 @@ class ParameterReport:
 
     modules: int
     r: int
-    left_degree: int
+    left_degree: int | None
+    """None where the masks are not of one degree."""
     masked: AdapterCost
     lora: AdapterCost
     saved_values: int
@@ -77,7 +78,7 @@ class ParameterReport:
         return "\n".join(lines)
 
 
-def parameter_report(subject: MaskPlan | nn.Module) -> ParameterReport:
+def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) -> ParameterReport:
     """Trainable values, gradient, AdamW, file and index bytes of an adapter and of dense LoRA.
 
     Parameters
@@ -85,11 +86,13 @@ def parameter_report(subject: MaskPlan | nn.Module) -> ParameterReport:
     subject : MaskPlan or torch.nn.Module
         A plan (for instance ``MaskPlan.for_model(model)`` with the model on the meta device) or a
         model with adapters attached, whose modules to save are then counted as well.
+    name : str, optional
+        Which adapter of the model, if several are active.
 
     Raises
     ------
     AdapterError
-        A model without adapters.
+        A model without adapters, or without one of that name.
 
     Examples
     --------
@@ -109,20 +112,24 @@ def parameter_report(subject: MaskPlan | nn.Module) -> ParameterReport:
     if isinstance(subject, MaskPlan):
         plan = subject
     else:
-        record = attachment(subject)
-        plan = record.plan
-        saved = saved_tensors(subject, record.saved_modules).values()
-        saved_values = sum(tensor.numel() for tensor in saved if tensor.requires_grad)
+        _, adapter = attachment(subject).adapter(name)
+        plan = adapter.plan
+        saved_values = sum(
+            p.numel()
+            for head in adapter.heads.values()
+            for p in head.parameters()
+            if p.is_floating_point()
+        )
     dense: dict[str, TensorShape] = {}
-    for name, pair in plan.items():
+    for place, pair in plan.items():
         d, k = pair.shape
-        dense |= {peft_name(name, "A"): (plan.r, k), peft_name(name, "B"): (d, plan.r)}
-    item = index_dtype(plan.r).itemsize
+        dense |= {peft_name(place, "A"): (plan.r, k), peft_name(place, "B"): (d, plan.r)}
+    indices = sum(index_of(g).nbytes for pair in plan.values() for g in (pair.a, pair.b))
     return ParameterReport(
         modules=len(plan),
         r=plan.r,
         left_degree=plan.left_degree,
-        masked=_cost(value_shapes(plan), index_bytes=plan.num_values * item),
+        masked=_cost(value_shapes(plan), index_bytes=indices),
         lora=_cost(dense, index_bytes=0, metadata=PEFT_METADATA),
         saved_values=saved_values,
     )

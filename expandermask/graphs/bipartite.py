@@ -6,13 +6,20 @@ The constructions and certificates take a `BiregularGraph`. What is measured of 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.errors import InvalidInputError, NotBiregularError, check_size
+from expandermask.errors import (
+    InvalidInputError,
+    NotBiregularError,
+    check_size,
+    require_memory,
+)
 from expandermask.graphs import _kernels
 from expandermask.graphs.biregular import (
     BiregularGraph,
@@ -96,6 +103,36 @@ class BipartiteGraph:
                     f"got {degrees.min()} to {degrees.max()}"
                 )
         return BiregularGraph(self.rights.reshape(self.n1, -1), self.n2)
+
+    def mask(self) -> NDArray[np.uint8]:
+        """The biadjacency matrix as a dense 0/1 array: uint8, shape (n1, n2), C order."""
+        require_memory(self.n1 * self.n2, f"a dense {self.n1} x {self.n2} uint8 mask")
+        dense = np.zeros((self.n1, self.n2), dtype=np.uint8)
+        dense[self.lefts, self.rights] = 1
+        return dense
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the sizes, the left degrees and the edges; the same on every platform.
+
+        Hashed are the ASCII line ``expandermask bipartite graph n1 n2`` with a newline, then the
+        degrees and the right ends as little-endian integers of 8 and 4 bytes.
+        """
+        header = f"expandermask bipartite graph {self.n1} {self.n2}\n".encode()
+        numbers = self.left_degrees.astype("<i8").tobytes(), self.rights.astype("<i4").tobytes()
+        return hashlib.sha256(header + b"".join(numbers)).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BipartiteGraph):
+            return NotImplemented
+        return (
+            self.n2 == other.n2
+            and np.array_equal(self.starts, other.starts)
+            and np.array_equal(self.rights, other.rights)
+        )
+
+    def __hash__(self) -> int:
+        return int(self.digest[:15], 16)
 
     def __repr__(self) -> str:
         return f"BipartiteGraph(n1={self.n1}, n2={self.n2}, num_edges={self.num_edges})"

@@ -1,9 +1,10 @@
-"""MaskPlan: a certified pair of expander masks for every adapted module of a model.
+"""MaskPlan: a pair of masks for every adapted module of a model.
 
 For a module with weight d x k and rank r, LoRA's update is B A with A: r x k and B: d x r. XoRA
 (section 4.2) masks both by biregular Ramanujan graphs: each column of A and each row of B keeps
 ``left_degree`` entries. The plan holds one graph for each, left vertices the k inputs or d outputs,
-right vertices the r ranks, all drawn from one seed.
+right vertices the r ranks, all drawn from one seed. Masks from elsewhere, with any entries or with
+whole rows and columns kept, go through the same plan (`MaskPlan.from_masks`) and claim nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from expandermask.errors import (
     nearest_multiples,
 )
 from expandermask.files import read_bytes, read_document, require_fields, write_document, write_text
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 from expandermask.graphs.biregular import BiregularGraph, Recipe
 from expandermask.graphs.catalog import ramanujan_graph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
 from expandermask.graphs.rebuild import rebuild
+from expandermask.masks.edges import read_edges, write_edges
 from expandermask.masks.targets import Shape, find_targets
 
 if TYPE_CHECKING:
@@ -40,13 +43,17 @@ FORMAT = "expandermask plan"
 FORMAT_VERSION = 1
 
 
+Support = BiregularGraph | BipartiteGraph
+"""The mask of one factor: a certified biregular graph with its recipe, or any other, as edges."""
+
+
 @dataclass(frozen=True)
 class MaskPair:
     """The supports of one module's A (r x k) and B (d x r)."""
 
-    a: BiregularGraph
+    a: Support
     """k left vertices (input features), r right vertices (ranks): the columns of A."""
-    b: BiregularGraph
+    b: Support
     """d left vertices (output features), r right vertices (ranks): the rows of B."""
 
     @property
@@ -56,16 +63,17 @@ class MaskPair:
 
     @property
     def num_values(self) -> int:
-        """Trainable values the pair keeps: (d + k) * left_degree."""
+        """Trainable values the pair keeps: (d + k) * left_degree where both are biregular."""
         return self.a.num_edges + self.b.num_edges
 
 
 class MaskPlan(Mapping[str, MaskPair]):
-    """Certified masks for a whole model: a mapping from module name to `MaskPair`.
+    """Masks for a whole model: a mapping from module name to `MaskPair`.
 
-    Build one with `for_model` or `for_shapes`. Every graph in it is proved Ramanujan, of rank r and
-    the left degree, and has a recipe; anything else raises `InvalidInputError`. Saved plans hold
-    recipes and hashes, not indices.
+    Build one with `for_model` or `for_shapes`; every graph in it is then a `BiregularGraph` that is
+    proved Ramanujan, of rank r and the left degree, and has a recipe. `from_masks` takes any masks;
+    they are held as `BipartiteGraph`, and ``left_degree`` is None. Saved plans hold recipes and
+    hashes, and indices only of masks without a recipe.
 
     Examples
     --------
@@ -78,11 +86,17 @@ class MaskPlan(Mapping[str, MaskPair]):
     """
 
     def __init__(
-        self, pairs: Mapping[str, MaskPair], *, r: int, left_degree: int, seed: int
+        self, pairs: Mapping[str, MaskPair], *, r: int, left_degree: int | None, seed: int
     ) -> None:
         for name, pair in pairs.items():
             for graph in (pair.a, pair.b):
-                _require_sound(name, graph, r, left_degree)
+                if isinstance(graph, BiregularGraph):
+                    _require_sound(name, graph, r, left_degree)
+                elif graph.n2 != r or left_degree is not None:
+                    raise InvalidInputError(
+                        f"plan module {name!r}: {graph} must have r={r} right vertices, and no "
+                        f"left_degree, got {left_degree}"
+                    )
         self._pairs = dict(pairs)
         self.r = r
         self.left_degree = left_degree
@@ -161,6 +175,53 @@ class MaskPlan(Mapping[str, MaskPair]):
         pairs = {name: MaskPair(graphs[name, "A"], graphs[name, "B"]) for name in shapes}
         return cls(pairs, r=r, left_degree=left_degree, seed=seed)
 
+    @classmethod
+    def from_masks(
+        cls, masks: Mapping[str, tuple[Any, Any]], *, rng: RandomState = None
+    ) -> MaskPlan:
+        """A plan with masks of your own: any entries, or whole columns of A and rows of B.
+
+        Parameters
+        ----------
+        masks : mapping of str to pair
+            For each module the mask of A, shape (k, r), one row per input, and that of B, shape
+            (d, r), one row per output: 0/1 arrays, sparse matrices or graphs as `as_bipartite`
+            takes them. A row of ones keeps a column of A (a row of B) whole; rows of zeros are not
+            stored. A `BiregularGraph` that has a recipe stays one, and has to be proved Ramanujan.
+        rng : None, int or numpy.random.Generator
+            Seed of the first values.
+
+        Raises
+        ------
+        InvalidInputError
+            No modules, an array that is no 0/1 mask, a mask that keeps nothing, or ranks that are
+            not the same everywhere (let gates vary the rank).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from expandermask import MaskPlan
+        >>> columns, rows = np.zeros((48, 4)), np.zeros((32, 4))
+        >>> columns[:12], rows[:8] = 1, 1
+        >>> MaskPlan.from_masks({"query": (columns, rows)}, rng=0).num_values  # r (12 + 8)
+        80
+        """
+        pairs = {}
+        for name, both in masks.items():
+            if not isinstance(both, tuple | list) or len(both) != 2:
+                raise InvalidInputError(
+                    f"masks of {name!r} must be a pair (A, B), got {both!r:.80}"
+                )
+            pairs[name] = MaskPair(
+                *(_as_support(m, f"{name}.{s}") for m, s in zip(both, "AB", strict=True))
+            )
+        if not pairs:
+            raise InvalidInputError("masks is empty; give the masks of at least one module")
+        ranks = sorted({graph.n2 for pair in pairs.values() for graph in (pair.a, pair.b)})
+        if len(ranks) > 1:
+            raise InvalidInputError(f"all masks of a plan must have one rank r, got {ranks}")
+        return cls(pairs, r=ranks[0], left_degree=None, seed=draw_seed(rng))
+
     # -- a mapping -----------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> MaskPair:
@@ -173,10 +234,12 @@ class MaskPlan(Mapping[str, MaskPair]):
         return len(self._pairs)
 
     def __repr__(self) -> str:
-        return (
-            f"MaskPlan({len(self)} modules, r={self.r}, left_degree={self.left_degree}, "
-            f"{self.num_values:,} values)"
-        )
+        degree = "" if self.left_degree is None else f" left_degree={self.left_degree},"
+        return f"MaskPlan({len(self)} modules, r={self.r},{degree} {self.num_values:,} values)"
+
+    def __deepcopy__(self, memo: object) -> MaskPlan:
+        """Itself: nothing in a plan ever changes."""
+        return self
 
     @property
     def num_values(self) -> int:
@@ -184,20 +247,21 @@ class MaskPlan(Mapping[str, MaskPair]):
         return sum(pair.num_values for pair in self.values())
 
     def graphs(self) -> Iterator[tuple[str, BiregularGraph]]:
-        """Every graph with its name, ``module.A`` or ``module.B``."""
+        """Every certified graph with its name, ``module.A`` or ``module.B``."""
         for name, pair in self.items():
-            yield f"{name}.A", pair.a
-            yield f"{name}.B", pair.b
+            for side, graph in (("A", pair.a), ("B", pair.b)):
+                if isinstance(graph, BiregularGraph):
+                    yield f"{name}.{side}", graph
 
     def certify(self, *, progress: bool = False) -> dict[str, Certificate]:
-        """A full certificate of every graph, by its name ``module.A`` or ``module.B``."""
+        """A full certificate of every graph that has a recipe, by its name as in `graphs`."""
         every = tqdm(list(self.graphs()), desc="certificates", disable=not progress, unit="mask")
         return {name: certify(graph) for name, graph in every}
 
     # -- files ---------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """The plan as JSON: one recipe and one hash per mask."""
+        """The plan as JSON: one recipe, or the indices, and one hash per mask."""
         modules = {
             name: {"A": _describe(pair.a), "B": _describe(pair.b)} for name, pair in self.items()
         }
@@ -218,7 +282,7 @@ class MaskPlan(Mapping[str, MaskPair]):
         """
         data = require_fields(
             read_document(text, FORMAT, FORMAT_VERSION),
-            {"r": int, "left_degree": int, "seed": int, "modules": dict},
+            {"r": int, "left_degree": (int, type(None)), "seed": int, "modules": dict},
             "a plan",
         )
         pairs = {}
@@ -240,12 +304,16 @@ class MaskPlan(Mapping[str, MaskPair]):
         return cls.from_json(read_bytes(path))
 
 
-def _describe(graph: BiregularGraph) -> dict[str, Any]:
+def _describe(graph: Support) -> dict[str, Any]:
+    if isinstance(graph, BipartiteGraph):
+        return write_edges(graph)
     assert graph.recipe is not None
     return {"recipe": graph.recipe.to_dict(), "sha256": graph.digest}
 
 
-def _rebuild(entry: dict[str, Any], what: str) -> BiregularGraph:
+def _rebuild(entry: dict[str, Any], what: str) -> Support:
+    if "recipe" not in entry:
+        return read_edges(entry, f"mask {what}")
     require_fields(entry, {"recipe": dict, "sha256": str}, f"mask {what}")
     graph = rebuild(Recipe.from_dict(entry["recipe"]))
     if graph.digest != entry["sha256"]:
@@ -256,9 +324,21 @@ def _rebuild(entry: dict[str, Any], what: str) -> BiregularGraph:
     return graph
 
 
-def _require_sound(name: str, graph: BiregularGraph, r: int, left_degree: int) -> None:
+def _as_support(mask: Any, what: str) -> Support:
+    if isinstance(mask, BiregularGraph) and mask.recipe is not None:
+        return mask
+    try:
+        graph = as_bipartite(mask)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"mask {what}: {error}") from None
+    if graph.num_edges == 0:
+        raise InvalidInputError(f"mask {what} keeps nothing; leave the module out of the plan")
+    return graph
+
+
+def _require_sound(name: str, graph: BiregularGraph, r: int, left_degree: int | None) -> None:
     """What a plan promises of each of its graphs: rank, degree, a recipe, and a proof."""
-    if (graph.n2, graph.d1) != (r, left_degree):
+    if graph.n2 != r or left_degree not in (graph.d1, None):
         raise InvalidInputError(
             f"plan module {name!r}: {graph} is not of rank r={r} and left_degree={left_degree}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from expandermask.errors import AdapterError, InvalidInputError
@@ -20,7 +20,7 @@ _HEADS = ("classifier", "score")
 def find_targets(
     model: nn.Module, target_modules: str | Iterable[str] = "all-linear"
 ) -> dict[str, Shape]:
-    """The linear modules of ``model`` that ``target_modules`` names, with their (d, k) shapes.
+    """The modules of ``model`` that ``target_modules`` names, with their (d, k) shapes.
 
     Parameters
     ----------
@@ -30,16 +30,22 @@ def find_targets(
         "all-linear" for every `torch.nn.Linear` and transformers `Conv1D` except the output
         embedding and a classification head; any other string is a regular expression that must
         match a module's whole name; a list matches names that equal an item or end in ``.item``.
+        By these two ways an embedding can be named as well.
 
     Raises
     ------
     AdapterError
-        Nothing matches; the message lists the linear modules there are.
+        Nothing matches; the message lists the modules there are.
     """
-    linears = linear_shapes(model)
+    shapes = adaptable_shapes(model)
     if target_modules == "all-linear":
         head = _head_prefixes(model)
-        chosen = {n: s for n, s in linears.items() if not any(_inside(n, h) for h in head)}
+        tables = {n for n, m in bare_modules(model) if _is_embedding(m)}
+        chosen = {
+            n: s
+            for n, s in shapes.items()
+            if n not in tables and not any(_inside(n, h) for h in head)
+        }
     elif isinstance(target_modules, str):
         try:
             pattern = re.compile(target_modules)
@@ -47,35 +53,73 @@ def find_targets(
             raise InvalidInputError(
                 f"target_modules={target_modules!r} is not a regular expression: {error}"
             ) from None
-        chosen = {n: s for n, s in linears.items() if pattern.fullmatch(n)}
+        chosen = {n: s for n, s in shapes.items() if pattern.fullmatch(n)}
     else:
         items = list(target_modules) if isinstance(target_modules, Iterable) else [target_modules]
         if not all(isinstance(item, str) for item in items):
             raise InvalidInputError(f"target_modules must be strings, got {target_modules!r}")
         chosen = {
-            n: s for n, s in linears.items() if any(n == i or n.endswith(f".{i}") for i in items)
+            n: s for n, s in shapes.items() if any(n == i or n.endswith(f".{i}") for i in items)
         }
     if not chosen:
-        names = sorted({name.rsplit(".", 1)[-1] for name in linears})
+        names = sorted({name.rsplit(".", 1)[-1] for name in shapes})
         raise AdapterError(
-            f"target_modules={target_modules!r} matches no linear module of "
-            f"{type(model).__name__}; its linear modules end in: {', '.join(names) or 'none'}"
+            f"target_modules={target_modules!r} matches no linear module or embedding of "
+            f"{type(model).__name__}; those it has end in: {', '.join(names) or 'none'}"
         )
     return chosen
 
 
-def linear_shapes(model: nn.Module) -> dict[str, Shape]:
-    """(d, k) of every `torch.nn.Linear` and transformers `Conv1D`, by module name."""
+def adaptable_shapes(model: nn.Module) -> dict[str, Shape]:
+    """(d, k) of every linear module, transformers `Conv1D` and embedding, by module name.
+
+    For an embedding k is the number of rows in its table and d their length. A module that has
+    adapters already goes by its own name, not by that of the layer's base.
+    """
+    return {
+        name: shape
+        for name, module in bare_modules(model)
+        if (shape := _shape_of(module)) is not None
+    }
+
+
+def bare_modules(
+    model: nn.Module, *, remove_duplicate: bool = True
+) -> Iterator[tuple[str, nn.Module]]:
+    """Every module of ``model`` by name, as before adapters were put on it.
+
+    With ``remove_duplicate=False`` a module in several places comes once for each.
+    """
+    layers = {n for n, module in model.named_modules() if hasattr(module, "is_masked_layer")}
+    skipped = layers | {f"{name}.adapters" for name in layers}
+    for name, module in model.named_modules(remove_duplicate=remove_duplicate):
+        outer, _, leaf = name.rpartition(".")
+        if name in layers:
+            continue
+        if name in skipped or outer in skipped - layers:
+            skipped.add(name)
+        else:
+            yield (outer if outer in layers and leaf == "base" else name), module
+
+
+def _shape_of(module: nn.Module) -> Shape | None:
+    """(d, k) of a module that can be adapted, by its attributes: weights may be packed."""
     from torch import nn
 
-    found: dict[str, Shape] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            found[name] = (module.out_features, module.in_features)
-        elif is_conv1d(module):
-            inputs, outputs = module.weight.shape
-            found[name] = (int(outputs), int(inputs))
-    return found
+    if is_conv1d(module):
+        weight = module.weight
+        return int(weight.shape[1]), int(weight.shape[0])  # type: ignore[index]
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    if _is_embedding(module):
+        return int(module.embedding_dim), int(module.num_embeddings)  # type: ignore[arg-type]
+    return None
+
+
+def _is_embedding(module: nn.Module) -> bool:
+    from torch import nn
+
+    return isinstance(module, nn.Embedding)
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -91,7 +135,7 @@ def _head_prefixes(model: nn.Module) -> list[str]:
     heads = [name for name in _HEADS if getattr(model, name, None) is not None]
     get_output = getattr(model, "get_output_embeddings", None)
     output = get_output() if get_output is not None else None
-    heads += [name for name, module in model.named_modules() if module is output]
+    heads += [name for name, module in bare_modules(model) if module is output]
     return heads
 
 

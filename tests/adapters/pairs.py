@@ -7,7 +7,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from expandermask import MaskPlan
-from expandermask.adapters import MaskedLinear
+from expandermask.adapters import MaskedAdapter, MaskedLinear
+from expandermask.adapters.adapter import value_dtype
+from expandermask.adapters.layer import masked_layer
+from expandermask.masks import MaskPair
 from tests.oracles.masked_lora import DenseMaskedLoRA, scatter_rows
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -29,12 +32,13 @@ def build(
     base: nn.Module = Conv1D(d, k) if conv else nn.Linear(k, d, bias=bias)
     base = base.to(dtype).requires_grad_(False)
     pair = MaskPlan.for_shapes({"m": (d, k)}, r=r, left_degree=degree, rng=seed)["m"]
-    layer = MaskedLinear(base, pair, scale=0.7, dropout=0.0, seed=seed)
+    layer = wrapped(base, pair, scale=0.7, seed=seed)
+    adapter = the_adapter(layer)
     with torch.no_grad():
-        layer.values_b.normal_()
+        adapter.values_b.normal_()
     mask_a, mask_b = pair.a.mask(), pair.b.mask()
-    a = scatter_rows(layer.values_a.detach().numpy(), mask_a).T
-    b = scatter_rows(layer.values_b.detach().numpy(), mask_b)
+    a = scatter_rows(adapter.values_a.detach().numpy(), mask_a).T
+    b = scatter_rows(adapter.values_b.detach().numpy(), mask_b)
     oracle = DenseMaskedLoRA(
         base.weight.T if conv else base.weight,
         base.bias,
@@ -44,6 +48,22 @@ def build(
         0.7,
     )
     return layer, oracle
+
+
+def wrapped(base: nn.Module, pair: MaskPair, *, scale: float, seed: int = 0) -> MaskedLinear:
+    """``base`` with one active adapter."""
+    layer = masked_layer(base)
+    layer.adapters["default"] = MaskedAdapter(
+        pair, scale=scale, dropout=0.0, seed=seed, dtype=value_dtype(base.weight)
+    )
+    layer.active = ("default",)
+    return layer
+
+
+def the_adapter(layer: nn.Module) -> MaskedAdapter:
+    """The only adapter of a layer."""
+    (adapter,) = layer.adapters.values()
+    return adapter
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -168,17 +168,17 @@ def saving(*names: str, targets: Any = ENCODER) -> AdapterConfig:
 
 
 REFUSED: list[tuple[Callable[[], Any], Any, str]] = [
-    (lambda: nn.Sequential(nn.Conv2d(3, 3, 3)), SMALL, "matches no linear module"),
-    (bert, saving(targets="nothing"), "matches no linear module"),
-    (already, SMALL, "already has 13 adapters attached"),
+    (lambda: nn.Sequential(nn.Conv2d(3, 3, 3)), SMALL, "matches no linear module or embedding"),
+    (bert, saving(targets="nothing"), "matches no linear module or embedding"),
+    (already, SMALL, "already has an adapter 'default' attached .13 modules."),
     (attached_inside, SMALL, "already has 13 adapters attached"),
     (tied, SMALL, "'out' is tied to 'embed.weight'"),
     (shared_module, SMALL, "'0' is tied to '2.weight'"),
     (on_meta, SMALL, "'0' is on the meta device"),
-    (lambda: nn.Linear(64, 32), SMALL, "the model itself is the linear module"),
+    (lambda: nn.Linear(64, 32), SMALL, "the model itself is the module to adapt"),
     (transformer, saving(targets=["linear1"]), "TransformerEncoderLayer"),
     (attention, SMALL, "MultiheadAttention"),
-    (mlp, plan_for(bert()), "adapts 'bert.encoder.*no linear module of this model"),
+    (mlp, plan_for(bert()), "adapts 'bert.encoder.*no linear module or embedding of this model"),
     (
         lambda: nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(32, 64)),
         plan_for(mlp()),

@@ -19,6 +19,7 @@ from expandermask.adapters import (
     save_adapter,
 )
 from tests.adapters.models import layers, minilm_folder, same, state, trainable
+from tests.adapters.pairs import the_adapter
 
 SENTENCES = {
     "a wonderful, warm and funny film": 1,
@@ -63,7 +64,7 @@ def test_fine_tuning_minilm_for_a_few_steps(batch: dict[str, torch.Tensor], tmp_
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
-    assert all((layer.values_b != 0).any() for layer in layers(model))
+    assert all((the_adapter(layer).values_b != 0).any() for layer in layers(model))
     with torch.no_grad():
         logits = model(**batch).logits
         save_adapter(model, tmp_path / "adapter")

@@ -157,7 +157,7 @@ def attached_inside() -> nn.Module:
 
 
 UNFIT = [
-    (gpt2, "no linear module of this model"),
+    (gpt2, "no linear module or embedding of this model"),
     (other_width, r"\(64, 64\)"),
     (other_classes, r"'classifier.weight' is \(3, 64\) .* in the file and \(5, 64\)"),
     (half_head, "float32 in the file and .* torch.bfloat16 in the model"),

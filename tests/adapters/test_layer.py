@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from expandermask.adapters.factors import index_dtype, index_of, uniform_values
 from expandermask.adapters.function import MaskedAffine, MaskedUpdate
-from expandermask.adapters.layer import compact_index, index_dtype, initial_values
 from expandermask.graphs import random_biregular
 from tests.adapters.models import attached, mlp, trainable
-from tests.adapters.pairs import TOLERANCE, build, close
+from tests.adapters.pairs import TOLERANCE, build, close, the_adapter
 from tests.oracles.masked_lora import gather_rows
 
 SHAPES = [
@@ -61,8 +61,8 @@ def test_output_and_every_gradient_equal_the_dense_oracle(
     assert close(x.grad, x_oracle.grad, dtype)
     mask_a, mask_b = (mask.numpy() for mask in (oracle.mask_a.T, oracle.mask_b))
     for values, grad, mask in (
-        (layer.values_a, oracle.a.grad.T, mask_a),
-        (layer.values_b, oracle.b.grad, mask_b),
+        (the_adapter(layer).values_a, oracle.a.grad.T, mask_a),
+        (the_adapter(layer).values_b, oracle.b.grad, mask_b),
     ):
         assert values.grad.dtype == values.dtype == torch.promote_types(dtype, torch.float32)
         assert close(values.grad, torch.from_numpy(gather_rows(grad.numpy(), mask)), dtype)
@@ -71,7 +71,10 @@ def test_output_and_every_gradient_equal_the_dense_oracle(
 def test_gradcheck_in_double_precision() -> None:
     layer, _ = build(12, 8, 4, 2, dtype=torch.float64)
     x, y = (torch.randn(5, n, dtype=torch.float64, requires_grad=True) for n in (8, 12))
-    values, rest = (layer.values_a, layer.values_b), (layer.index_a, layer.index_b, 4, 0.7)
+    values, rest = (
+        (the_adapter(layer).values_a, the_adapter(layer).values_b),
+        (the_adapter(layer).index_a, the_adapter(layer).index_b, 4, 0.7),
+    )
 
     def update(y: torch.Tensor, x: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
         return MaskedUpdate.apply(y, x, *values, *rest)
@@ -121,9 +124,12 @@ def test_a_subclass_of_linear_is_called_and_may_keep_its_output() -> None:
     attached(model)
     x = torch.randn(200, 64)
     layer, inner = model[1], model[0](x)
-    a, b = layer.factors()
+    a, b = the_adapter(layer).factors()
     torch.testing.assert_close(
-        layer(inner), layer.base(inner) + layer.scale * inner @ a.T @ b.T, rtol=1e-4, atol=1e-4
+        layer(inner),
+        layer.base(inner) + the_adapter(layer).scale * inner @ a.T @ b.T,
+        rtol=1e-4,
+        atol=1e-4,
     )
     layer(inner).sum().backward()
     assert all((p.grad != 0).any() for p in trainable(model))
@@ -133,11 +139,11 @@ def test_half_precision_does_not_round_a_small_update_away() -> None:
     layer, _ = build(64, 64, 8, 2, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, -1.0]).repeat(64, 32))
-        layer.values_a.fill_(1e-2)
-        layer.values_b.fill_(1e-2)
+        the_adapter(layer).values_a.fill_(1e-2)
+        the_adapter(layer).values_b.fill_(1e-2)
     layer.to(torch.bfloat16)
     x = torch.ones(99, 64, dtype=torch.bfloat16)
-    a, b = layer.factors()
+    a, b = the_adapter(layer).factors()
     expected = 0.7 * x.float() @ a.float().T @ b.float().T
     assert expected.abs().min() > 0
     torch.testing.assert_close(layer(x).float(), expected, rtol=0.05, atol=0)
@@ -145,13 +151,13 @@ def test_half_precision_does_not_round_a_small_update_away() -> None:
 
 def test_half_precision_gradients_are_scaled_in_float32() -> None:
     layer, _ = build(16, 16, 4, 2, dtype=torch.float16)
-    layer.scale = 300.0
+    the_adapter(layer).scale = 300.0
     with torch.no_grad():
-        layer.values_a.fill_(1.0)
-        layer.values_b.zero_()
+        the_adapter(layer).values_a.fill_(1.0)
+        the_adapter(layer).values_b.zero_()
     layer(torch.full((8, 16), 4.0, dtype=torch.float16)).sum().backward()
     # Each rank of h = A x is 8 * 4, summed over 8 tokens 256; times 300 that passes float16's end.
-    assert torch.equal(layer.values_b.grad, torch.full((16, 2), 256 * 300.0))
+    assert torch.equal(the_adapter(layer).values_b.grad, torch.full((16, 2), 256 * 300.0))
 
 
 @pytest.mark.parametrize("tokens", [5, 40])
@@ -160,7 +166,7 @@ def test_only_the_gradients_asked_for_are_computed(wanted: str, tokens: int) -> 
     layer, oracle = build(12, 8, 4, 2)
     x = torch.randn(tokens, 8, requires_grad=wanted == "x")
     for name in ("values_a", "values_b"):
-        getattr(layer, name).requires_grad_(name == wanted)
+        getattr(the_adapter(layer), name).requires_grad_(name == wanted)
     (layer(x) ** 2).sum().backward()
     (oracle(x_oracle := x.detach().clone().requires_grad_()) ** 2).sum().backward()
     dense = {
@@ -168,7 +174,11 @@ def test_only_the_gradients_asked_for_are_computed(wanted: str, tokens: int) -> 
         "values_a": oracle.a.grad.T[oracle.mask_a.T != 0].reshape(8, 2),
         "values_b": oracle.b.grad[oracle.mask_b != 0].reshape(12, 2),
     }
-    found = {"x": x.grad, "values_a": layer.values_a.grad, "values_b": layer.values_b.grad}
+    found = {
+        "x": x.grad,
+        "values_a": the_adapter(layer).values_a.grad,
+        "values_b": the_adapter(layer).values_b.grad,
+    }
     assert [name for name, grad in found.items() if grad is not None] == [wanted]
     torch.testing.assert_close(found[wanted], dense[wanted])
 
@@ -195,9 +205,9 @@ def test_nothing_dense_is_saved_for_backward(tokens: int, expected: set[tuple[in
 
 def test_first_values_follow_the_seed_and_the_true_fan_in() -> None:
     graph = random_biregular(4096, 64, 2, rng=0)
-    values = initial_values(graph, seed=2**64 - 1)
-    assert torch.equal(values, initial_values(graph, seed=2**64 - 1))
-    assert not torch.equal(values, initial_values(graph, seed=0))
+    values = uniform_values(graph, seed=2**64 - 1)
+    assert torch.equal(values, uniform_values(graph, seed=2**64 - 1))
+    assert not torch.equal(values, uniform_values(graph, seed=0))
     bound = math.sqrt(64 / (4096 * 2))
     assert bound * 0.99 < float(values.abs().max()) <= bound
     # LoRA's A, uniform within 1/sqrt(k), gives A x the variance 1/3 for inputs of variance 1.
@@ -218,12 +228,12 @@ def test_large_ranks_index_the_right_rows(r: int) -> None:
     layer, oracle = build(320 if r == 320 else 256, 640 if r == 320 else 512, r, 2)
     x = torch.randn(3, layer.in_features)
     torch.testing.assert_close(layer(x), oracle(x))
-    assert layer.index_a.dtype == (torch.uint8 if r == 256 else torch.int16)
+    assert the_adapter(layer).index_a.dtype == (torch.uint8 if r == 256 else torch.int16)
 
 
 def test_indices_are_the_graph_and_are_not_saved() -> None:
     graph = random_biregular(24, 8, 2, rng=0)
-    assert np.array_equal(compact_index(graph).numpy().T, graph.neighbors)
+    assert np.array_equal(index_of(graph).numpy().T, graph.neighbors)
     model = mlp()
     attached(model)
     assert not any("index" in name for name in model.state_dict())
@@ -234,4 +244,4 @@ def test_the_layer_answers_for_its_base() -> None:
     assert (layer.in_features, layer.out_features) == (8, 12)
     assert layer.weight is layer.base.weight
     assert layer.bias is layer.base.bias
-    assert "r=4, left_degree=2, scale=0.7" in repr(layer)
+    assert "r=4, values=40, scale=0.7" in repr(layer)

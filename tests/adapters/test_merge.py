@@ -13,6 +13,7 @@ from torch import nn
 from expandermask.adapters import AdapterConfig, merge, unmerge
 from expandermask.errors import AdapterError
 from tests.adapters.models import attached, bert, bits, gpt2, layers, logits, mlp, same, state
+from tests.adapters.pairs import the_adapter
 
 
 @pytest.mark.parametrize("make", [bert, gpt2])
@@ -55,8 +56,8 @@ def test_merged_weights_are_the_base_plus_the_update_and_untouched_elsewhere() -
     merge(model)
     for name, pair in plan.items():
         layer = model.get_submodule(name)
-        a, b = layer.factors()
-        expected = base[name].double() + layer.scale * (b.double() @ a.double())
+        a, b = the_adapter(layer).factors()
+        expected = base[name].double() + the_adapter(layer).scale * (b.double() @ a.double())
         torch.testing.assert_close(layer.weight.double(), expected, rtol=1e-6, atol=1e-6)
         off = pair.b.mask().astype(int) @ pair.a.mask().astype(int).T == 0
         assert off.any()
@@ -92,7 +93,7 @@ def test_a_merge_that_would_overflow_changes_nothing(bad: float) -> None:
     model = mlp(dtype=torch.float16)
     attached(model)
     with torch.no_grad():
-        model[2].values_b[0, 0] = bad
+        the_adapter(model[2]).values_b[0, 0] = bad
     before = state(model)
     with pytest.raises(AdapterError, match=r"merging into '2' would give infinite or NaN"):
         merge(model)

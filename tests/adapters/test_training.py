@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from expandermask import MaskPlan
-from expandermask.adapters import AdapterConfig, MaskedLinear
+from expandermask.adapters import AdapterConfig
 from tests.adapters.models import attached, bert, layers, mlp, state, tokens, trainable
-from tests.adapters.pairs import build, close
+from tests.adapters.pairs import build, close, the_adapter, wrapped
 from tests.oracles.masked_lora import DenseMaskedLoRA
 
 
@@ -32,7 +32,7 @@ def test_training_never_moves_anything_off_the_support_or_in_the_base(tokens: in
         (model(torch.randn(tokens, 64)) ** 2).mean().backward()
         optimiser.step()
         for layer, mask_a, mask_b in masks:
-            a, b = layer.factors()
+            a, b = the_adapter(layer).factors()
             assert ((a.T == 0) | (mask_a == 1)).all()
             assert ((b == 0) | (mask_b == 1)).all()
     for moved, start in zip(trainable(model), started, strict=True):
@@ -65,8 +65,10 @@ def test_autocast_keeps_values_and_gradients_float32(dtype: torch.dtype) -> None
     assert close(y, oracle(x), dtype)
     y.float().pow(2).sum().backward()
     oracle(x).pow(2).sum().backward()
-    assert layer.values_a.grad.dtype == torch.float32
-    assert close(layer.values_b.grad, oracle.b.grad[oracle.mask_b != 0].reshape(48, 2), dtype)
+    assert the_adapter(layer).values_a.grad.dtype == torch.float32
+    assert close(
+        the_adapter(layer).values_b.grad, oracle.b.grad[oracle.mask_b != 0].reshape(48, 2), dtype
+    )
 
 
 @pytest.mark.parametrize("tokens", [6, 90])
@@ -78,13 +80,13 @@ def test_autocast_around_backward_does_not_touch_a_float32_layer(tokens: int) ->
         loss = layer(torch.ones(tokens, 96)).sum()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss.backward()
-        grads.append(layer.values_a.grad.clone())
+        grads.append(the_adapter(layer).values_a.grad.clone())
     assert torch.equal(*grads)
 
 
 def test_dropout_falls_on_the_update_alone_and_only_in_training() -> None:
     layer, _ = build(48, 96, 8, 2)
-    layer.dropout = 0.999999
+    the_adapter(layer).dropout = 0.999999
     x = torch.randn(90, 96)
     assert torch.equal(layer(x), layer.base(x))
     layer.eval()
@@ -99,13 +101,13 @@ def test_first_gradient_step_beside_dense_loras(r: int, scaling: str) -> None:
     torch.manual_seed(0)
     base = nn.Linear(512, 512).requires_grad_(False)
     pair = MaskPlan.for_shapes({"m": (512, 512)}, r=r, left_degree=2, rng=0)["m"]
-    masked = MaskedLinear(base, pair, scale=config.scale, dropout=0.0, seed=0)
+    masked = wrapped(base, pair, scale=config.scale)
     a = (2 * torch.rand(r, 512) - 1) / math.sqrt(512)
     ones = torch.ones(r, 512), torch.ones(512, r)
     dense = DenseMaskedLoRA(base.weight, base.bias, a, torch.zeros(512, r), ones, 16 / r)
     x, weights = torch.randn(64, 512), torch.randn(64, 512)
     change = []
-    for layer, b in ((masked, masked.values_b), (dense, dense.b)):
+    for layer, b in ((masked, the_adapter(masked).values_b), (dense, dense.b)):
         before = layer(x)
         (before * weights).sum().backward()
         with torch.no_grad():

@@ -1,0 +1,151 @@
+"""Which of a model's adapters run: switching, several at once, none for a while, deleting one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from expandermask.adapters.attachment import Attachment, attachment, masked_layers, set_module
+from expandermask.errors import AdapterError, InvalidInputError
+
+
+def adapter_names(model: nn.Module) -> tuple[str, ...]:
+    """The names of all adapters on ``model``, in the order they came; none is an AdapterError."""
+    return tuple(attachment(model).adapters)
+
+
+def active_adapters(model: nn.Module) -> tuple[str, ...]:
+    """The names of the adapters that run; AdapterError if ``model`` has none."""
+    return attachment(model).active
+
+
+def set_adapters(model: nn.Module, names: str | Iterable[str]) -> None:
+    """Let the named adapters run, their updates added up, and only them train.
+
+    An adapter that is not active is frozen, and so are its modules to save, which then are not in
+    the model: of each such module at most one active adapter may have a copy. Optimizers keep to
+    the parameters they were given, so after a switch make a new one.
+
+    Raises
+    ------
+    AdapterError
+        No adapters are attached, a name is unknown, two of them save the same module, or adapters
+        are merged.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask.adapters import AdapterConfig, active_adapters, attach, set_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
+    >>> _ = attach(model, AdapterConfig(r=8), name="news", rng=0)
+    >>> _ = attach(model, AdapterConfig(r=16), name="films", rng=1)
+    >>> active_adapters(model)
+    ('news',)
+    >>> set_adapters(model, ["news", "films"])
+    >>> active_adapters(model)
+    ('news', 'films')
+    """
+    attached = attachment(model)
+    chosen = (names,) if isinstance(names, str) else tuple(names)
+    if len(set(chosen)) != len(chosen) or not chosen:
+        raise InvalidInputError(f"names must be at least one and no name twice, got {chosen!r}")
+    _require_compatible(attached, chosen)
+    _require_unmerged(model)
+    attached.active = chosen
+    apply_active(model)
+
+
+@contextmanager
+def disable_adapters(model: nn.Module) -> Iterator[None]:
+    """Within the block the model computes as it did before any adapter, to the bit.
+
+    Merged updates are taken out for its duration and put in again afterwards. Raises `AdapterError`
+    if no adapters are attached.
+    """
+    attached = attachment(model)
+    layers = masked_layers(model).values()
+    merged = [layer for layer in layers if layer.merged]
+    dequantized = {id(layer) for layer in merged if layer.original is not None}
+    active = attached.active
+    for layer in merged:
+        layer.unmerge()
+    attached.active = ()
+    apply_active(model)
+    try:
+        yield
+    finally:
+        attached.active = active
+        apply_active(model)
+        for layer in merged:
+            layer.merge("", safe=False, dequantize=id(layer) in dequantized)
+
+
+def delete_adapter(model: nn.Module, name: str) -> None:
+    """Remove one of several adapters; if it was the only active one, the first other runs.
+
+    Raises `AdapterError` if there is none of that name, it is the last one (`detach` takes that
+    off), or adapters are merged.
+    """
+    attached = attachment(model)
+    attached.adapter(name)
+    _require_unmerged(model)
+    if len(attached.adapters) == 1:
+        raise AdapterError(f"{name!r} is the last adapter; detach(model) takes it off")
+    left = {other: adapter for other, adapter in attached.adapters.items() if other != name}
+    attached.active = tuple(n for n in attached.active if n != name) or (next(iter(left)),)
+    apply_active(model)
+    attached.adapters = left
+    for place, layer in masked_layers(model, name).items():
+        del layer.adapters[name]
+        if not layer.adapters:
+            set_module(model, place, layer.base)
+    for place in [p for p in attached.originals if not any(p in a.heads for a in left.values())]:
+        set_module(model, place, attached.originals.pop(place))
+
+
+def apply_active(model: nn.Module) -> None:
+    """Bring layers, modules to save and gradient flags in line with the record's active names."""
+    attached = attachment(model)
+    for layer in masked_layers(model).values():
+        layer.active = tuple(name for name in attached.active if name in layer.adapters)
+        for name, adapter in layer.adapters.items():
+            adapter.requires_grad_(name in layer.active)
+    for place, original in attached.originals.items():
+        heads = [attached.adapters[n].heads.get(place) for n in attached.active]
+        head = next((head for head in heads if head is not None), original)
+        present = model.get_submodule(place)
+        if head is not present:
+            _follow(head, present)
+            set_module(model, place, head)
+
+
+def _follow(module: nn.Module, present: nn.Module) -> None:
+    """Bring a module that was out of the model to the device and mode of the one it replaces."""
+    module.train(present.training)
+    both = zip(
+        [*module.parameters(), *module.buffers()],
+        [*present.parameters(), *present.buffers()],
+        strict=True,
+    )
+    for own, other in both:
+        own.data = own.data.to(other.device)
+
+
+def _require_compatible(attached: Attachment, names: tuple[str, ...]) -> None:
+    """Every name is an adapter's, and no two save the same module."""
+    savers: dict[str, str] = {}
+    for name in names:
+        for place in attached.adapter(name)[1].heads:
+            if place in savers:
+                raise AdapterError(
+                    f"{savers[place]!r} and {name!r} both save {place!r}; only one of them can be "
+                    "active"
+                )
+            savers[place] = name
+
+
+def _require_unmerged(model: nn.Module) -> None:
+    if any(layer.merged for layer in masked_layers(model).values()):
+        raise AdapterError("adapters are merged into the model; call unmerge(model) first")

@@ -1,0 +1,157 @@
+"""MaskedAdapter: one masked low-rank update, scale * gamma * B diag(g) A, with its slots for gates.
+
+It knows nothing of the module it adapts but its sizes, so the same class serves the layers of
+`attach` and those of the PEFT tuner.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from expandermask.adapters.factors import (
+    dense_factor,
+    index_of,
+    ranks_of,
+    uniform_values,
+    value_shape,
+)
+from expandermask.errors import AdapterError
+from expandermask.masks.plan import MaskPair
+
+Gate = nn.Parameter | Tensor | None
+
+
+class MaskedAdapter(nn.Module):
+    """The trainable part of one adapted module: values of A and B on their masks, and gates.
+
+    A starts uniform in its true fan-in's range and B at zero, so the update is zero at first. For
+    an embedding it is the other way round: A, whose columns are looked up, at zero, and B normal.
+    The indices are buffers that follow from the plan and are not saved.
+
+    Parameters
+    ----------
+    pair : MaskPair
+        Masks of A (k x r, transposed) and B (d x r).
+    scale, dropout : float
+        Factor on the update, and the probability of dropping an input while training.
+    seed : int
+        64-bit seed of the first values.
+    device, dtype : optional
+        Of the values.
+    embedding : bool
+        Whether the inputs are rows of a table, looked up by number.
+    """
+
+    index_a: Tensor
+    index_b: Tensor
+    rank_gate: Gate
+    """g, shape (r,): one factor per rank, or None for ones. A Parameter, or any tensor to train."""
+    module_gate: Gate
+    """gamma, shape (): one factor for the module, or None for 1."""
+
+    def __init__(
+        self,
+        pair: MaskPair,
+        *,
+        scale: float,
+        dropout: float,
+        seed: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        embedding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.r = pair.a.n2
+        self.shape = pair.shape
+        self.scale = scale
+        self.dropout = dropout
+        a, b = first_values(pair, seed, embedding=embedding)
+        self.values_a = nn.Parameter(a.to(device, dtype))
+        self.values_b = nn.Parameter(b.to(device, dtype))
+        self.register_buffer("index_a", index_of(pair.a).to(device), persistent=False)
+        self.register_buffer("index_b", index_of(pair.b).to(device), persistent=False)
+        self.register_parameter("rank_gate", None)
+        self.register_parameter("module_gate", None)
+
+    def set_rank_gate(self, gate: Gate) -> None:
+        """Put ``gate``, shape (r,), in the slot for g; None empties it.
+
+        A Parameter trains and is part of the state dict; any other tensor is used as it is, so that
+        a policy can give one computed from parameters of its own. `AdapterError` for another size.
+        """
+        self._set_gate("rank_gate", gate, self.r)
+
+    def set_module_gate(self, gate: Gate) -> None:
+        """Put ``gate``, of one element, in the slot for gamma; otherwise as `set_rank_gate`."""
+        self._set_gate("module_gate", gate, 1)
+
+    def _set_gate(self, slot: str, gate: Gate, size: int) -> None:
+        if gate is not None and gate.numel() != size:
+            raise AdapterError(f"{slot} must have {size} elements, got shape {tuple(gate.shape)}")
+        delattr(self, slot)
+        if gate is None:
+            self.register_parameter(slot, None)
+        else:
+            setattr(self, slot, gate)
+
+    def gated_b(self) -> Tensor:
+        """The values of B with both gates multiplied in; the parameter itself if there are none.
+
+        A gate costs one product per value of B, however many tokens follow.
+        """
+        values: Tensor = self.values_b
+        if self.rank_gate is not None:
+            gate = self.rank_gate.to(values.dtype)
+            ranks = ranks_of(values, self.index_b, self.shape[0])
+            if ranks is not None:
+                gate = gate.gather(0, ranks.reshape(-1)).view(ranks.shape)
+            values = values * gate
+        if self.module_gate is not None:
+            values = values * self.module_gate.to(values.dtype).reshape(())
+        return values
+
+    @torch.no_grad()
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Dense A (r, k) and B (d, r), gates in B, in the values' dtype; zero off their masks."""
+        (d, k), dtype = self.shape, self.values_a.dtype
+        a = dense_factor(self.values_a, self.index_a, (self.r, k), dtype)
+        b = dense_factor(self.gated_b(), self.index_b, (self.r, d), dtype)
+        return a, b.t().contiguous()
+
+    @torch.no_grad()
+    def delta(self) -> Tensor:
+        """The dense update of the weight, scale * gamma * B diag(g) A: (d, k), values' dtype."""
+        a, b = self.factors()
+        with torch.autocast(a.device.type, enabled=False):
+            return (b @ a).mul_(self.scale)
+
+    @torch.no_grad()
+    def touched(self) -> Tensor:
+        """Which entries of the weight the update can change: bool (d, k).
+
+        Entry (i, j) when row i of B and column j of A share a rank: it follows from the masks.
+        """
+        (d, k), r = self.shape, self.r
+        a = dense_factor(torch.ones_like(self.values_a), self.index_a, (r, k), torch.float32)
+        b = dense_factor(torch.ones_like(self.values_b), self.index_b, (r, d), torch.float32)
+        return b.t() @ a > 0
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        gates = [n for n in ("rank_gate", "module_gate") if getattr(self, n) is not None]
+        values = self.values_a.numel() + self.values_b.numel()
+        return ", ".join([f"r={self.r}", f"values={values}", f"scale={self.scale:g}", *gates])
+
+
+def first_values(pair: MaskPair, seed: int, *, embedding: bool) -> tuple[Tensor, Tensor]:
+    """The values of A and B before training, float32: see `MaskedAdapter`."""
+    if not embedding:
+        return uniform_values(pair.a, seed), torch.zeros(value_shape(pair.b))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.zeros(value_shape(pair.a)), torch.randn(value_shape(pair.b), generator=generator)
+
+
+def value_dtype(weight: Tensor) -> torch.dtype:
+    """float32, or float64 beside a float64 base: half-precision values would not train well."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32

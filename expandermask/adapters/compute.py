@@ -1,0 +1,107 @@
+"""What an adapted module computes: its base's output plus the update of every running adapter.
+
+Four ways to one result, chosen call by call:
+
+- the base alone, where no adapter runs;
+- the CPU kernel, where it is available and wins (`expandermask.adapters.backend`);
+- one product with W + scale * B A, for many tokens in float32 and wider;
+- the update added to whatever the base gives, which works with every base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from expandermask.adapters import backend
+from expandermask.adapters.adapter import MaskedAdapter
+from expandermask.adapters.function import MaskedAffine, MaskedLookup, MaskedUpdate
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def adapted_linear(base: nn.Module, adapters: Sequence[MaskedAdapter], x: Tensor) -> Tensor:
+    """The output of a linear module or Conv1D, (..., d), and the updates of ``adapters`` on it.
+
+    ``x`` is (..., k). Where x is of another dtype than the base's output, the updates are computed
+    in the output's.
+    """
+    if not adapters:
+        output: Tensor = base(x)
+        return output
+    rows = x.reshape(-1, x.shape[-1])
+    if len(adapters) == 1 and _can_fuse(base, adapters[0], rows):
+        out = _fused(base, adapters[0], rows)
+    else:
+        out = base(rows)
+        for adapter in adapters:
+            out = _with_update(out, rows, adapter)
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: Tensor) -> Tensor:
+    """The rows of an embedding, (..., d), and the updates of ``adapters`` to them.
+
+    Dropout is not applied: a number cannot be dropped, and PEFT leaves it out too.
+    """
+    out: Tensor = base(ids)
+    if not adapters:
+        return out
+    shape, flat = out.shape, ids.reshape(-1)
+    padding = -1 if base.padding_idx is None else int(base.padding_idx)  # type: ignore[arg-type]
+    out = out.reshape(-1, shape[-1])
+    for adapter in adapters:
+        values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
+        sizes = (adapter.r, adapter.shape[1])
+        out = MaskedLookup.apply(out, flat, *values, *index, sizes, adapter.scale, padding)
+    return out.view(shape)
+
+
+def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter) -> Tensor:
+    """``y`` (tokens, d) plus one adapter's update for inputs ``rows`` (tokens, k)."""
+    x = functional.dropout(rows, adapter.dropout, adapter.training).to(y.dtype)
+    values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
+    update = backend.kernel_for(y, x, *values, *index, adapter.r) or MaskedUpdate.apply
+    out: Tensor = update(y, x, *values, *index, adapter.r, adapter.scale)
+    return out
+
+
+def _fused(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor:
+    values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
+    weight, bias = base.weight, base.bias
+    out: Tensor = MaskedAffine.apply(rows, *values, weight, bias, *index, adapter.r, adapter.scale)
+    return out
+
+
+def _can_fuse(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> bool:
+    """Whether to compute with W + scale * B A at once: the same result, and fewer products.
+
+    Not for few tokens or half precision (see `MaskedAffine`), nor where the kernel is faster; nor
+    for a subclass of nn.Linear or of its weight (quantized), a base with hooks or a replaced
+    forward, an unfrozen base, under autocast, or with dropout, which falls on the update's input
+    alone.
+    """
+    d, k = adapter.shape
+    return (
+        is_plain_linear(base)
+        and rows.shape[0] * (d + k) >= 2 * d * k
+        and rows.dtype == base.weight.dtype == adapter.values_a.dtype
+        and rows.dtype in (torch.float32, torch.float64)
+        and not (adapter.training and adapter.dropout)
+        and not any(parameter.requires_grad for parameter in base.parameters())
+        and not torch.is_autocast_enabled(rows.device.type)
+        and not backend.wins(rows, adapter)
+    )
+
+
+def is_plain_linear(base: nn.Module) -> bool:
+    """Whether ``base`` computes x W' + b with its own plain weight, and nothing else."""
+    return (
+        type(base) is nn.Linear
+        and type(base.weight) in (nn.Parameter, Tensor)
+        and not any(getattr(base, name) for name in _HOOKS)
+        and "forward" not in vars(base)
+    )

@@ -1,0 +1,53 @@
+"""What adapters need where several processes train one model: one seed, and whole tensors."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from expandermask.graphs.random import RandomState, draw_seed
+
+
+def same_seed(rng: RandomState) -> RandomState:
+    """``rng``, or where several processes run and it is no integer, a seed drawn by rank 0.
+
+    So that every rank makes the same masks and first values. All ranks have to call it.
+    """
+    if isinstance(rng, int) or not _several():
+        return rng
+    seeds = [draw_seed(rng)]
+    dist.broadcast_object_list(seeds, src=0)
+    return seeds[0]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with all of its shards; one that is not sharded is itself.
+
+    For a sharded one all ranks have to call it.
+    """
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(values: Tensor, target: Tensor) -> Tensor:
+    """``values``, whole and the same on every rank, sharded as ``target`` is."""
+    if not isinstance(target, DTensor):
+        return values
+    return distribute_tensor(
+        values.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+    )
+
+
+def is_writer() -> bool:
+    """Whether this process writes the files: rank 0, or the only one."""
+    return not _several() or dist.get_rank() == 0
+
+
+def wait_for_all() -> None:
+    """Return once every rank has called this."""
+    if _several():
+        dist.barrier()
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

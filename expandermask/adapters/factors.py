@@ -1,0 +1,123 @@
+"""A masked factor as tensors: its surviving values, and the small integers that say where they sit.
+
+A factor is an n x r matrix (A transposed, or B) with a 0/1 mask, the biadjacency of a bipartite
+graph. Three layouts store only what the mask keeps; all put the n features, or as many as survive,
+first, so that a sharded parameter is cut along features:
+
+=========  =======================  =======================  ================================
+layout     when                     values                   index
+=========  =======================  =======================  ================================
+regular    every row keeps d        (n, d)                   (d, n): ranks, smallest integers
+lines      rows are kept whole      (kept, r)                (kept,): rows
+elements   anything else            (entries,)               (entries,): places in (r, n)
+=========  =======================  =======================  ================================
+
+The layout is read off the two tensors' dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from expandermask.graphs.biregular import BiregularGraph
+from expandermask.masks.plan import Support
+
+Shape = tuple[int, ...]
+
+
+def value_shape(support: Support) -> Shape:
+    """The shape of the values of a factor with this mask."""
+    if isinstance(support, BiregularGraph):
+        return support.n1, support.d1
+    if (degree := _common_degree(support)) is not None:
+        return support.n1, degree
+    if _is_whole_lines(support):
+        return support.num_edges // support.n2, support.n2
+    return (support.num_edges,)
+
+
+def index_of(support: Support) -> Tensor:
+    """Where the values sit, in the layout of `value_shape`."""
+    shape = value_shape(support)
+    if len(shape) == 2 and shape[0] == support.n1:
+        rows = support.neighbors if isinstance(support, BiregularGraph) else support.rights
+        ranks = rows.reshape(shape).T.copy()
+        return torch.from_numpy(ranks).to(index_dtype(support.n2))
+    assert not isinstance(support, BiregularGraph)
+    if len(shape) == 2:
+        return torch.from_numpy(np.flatnonzero(support.left_degrees).astype(np.int32))
+    places = support.rights.astype(np.int64) * support.n1 + support.lefts
+    small = support.n1 * support.n2 <= 2**31
+    return torch.from_numpy(places.astype(np.int32 if small else np.int64))
+
+
+def index_dtype(r: int) -> torch.dtype:
+    """The smallest dtype for ranks below r: uint8 to 256, int16 to 32768 and int32 beyond."""
+    limits = ((2**8, torch.uint8), (2**15, torch.int16))
+    return next((dtype for limit, dtype in limits if r <= limit), torch.int32)
+
+
+def uniform_values(support: Support, seed: int) -> Tensor:
+    """First values of A in float32: uniform, with the variance of A x that LoRA's A has.
+
+    LoRA draws A within 1/sqrt(k), k being the fan-in of a rank. Under the mask rank j sees only its
+    degree's number of inputs, so its bound is 1/sqrt(degree): sqrt(r / (k * left_degree)) where the
+    mask is biregular. ``seed`` has 64 bits.
+    """
+    shape = value_shape(support)
+    generator = torch.Generator().manual_seed(seed)
+    unit = 2 * torch.rand(*shape, generator=generator) - 1
+    if isinstance(support, BiregularGraph):
+        return unit * math.sqrt(1 / support.d2)
+    bounds = torch.from_numpy(1 / np.sqrt(np.maximum(support.right_degrees, 1))).float()
+    return unit * bounds[torch.from_numpy(support.rights).long()].view(shape)
+
+
+def dense_factor(
+    values: Tensor, index: Tensor, shape: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """The dense factor, transposed: (r, n) = ``shape``, with ``values`` in place and zeros else."""
+    dense = torch.zeros(shape, dtype=dtype, device=values.device)
+    values = values.to(dtype)
+    if index.dim() == 2:
+        return dense.scatter_(0, index.int(), values.t())
+    if values.dim() == 2:
+        return dense.index_copy_(1, index.long(), values.t())
+    dense.view(-1).scatter_(0, index, values)
+    return dense
+
+
+def gather_values(dense: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """The entries of a dense (r, n) gradient on the mask, in the shape and dtype of ``like``.
+
+    They are converted before any scaling, so that a float16 product is not scaled in float16.
+    """
+    if index.dim() == 2:
+        return dense.gather(0, index.int()).t().to(like.dtype)
+    if like.dim() == 2:
+        return dense.index_select(1, index).t().to(like.dtype)
+    return dense.reshape(-1).gather(0, index).to(like.dtype)
+
+
+def ranks_of(values: Tensor, index: Tensor, n: int) -> Tensor | None:
+    """The rank each value belongs to, int64 in the shape of ``values``; None if whole lines."""
+    if index.dim() == 2:
+        return index.t().long()
+    return None if values.dim() == 2 else index.long() // n
+
+
+def _common_degree(support: Support) -> int | None:
+    """The degree of every left vertex, if it is one and positive."""
+    assert not isinstance(support, BiregularGraph)
+    degrees = support.left_degrees
+    return int(degrees[0]) if degrees[0] > 0 and degrees.min() == degrees.max() else None
+
+
+def _is_whole_lines(support: Support) -> bool:
+    """Whether every left vertex has either all right vertices or none."""
+    assert not isinstance(support, BiregularGraph)
+    return bool(np.isin(support.left_degrees, (0, support.n2)).all())
