@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from expandermask.adapters.factors import dense_factor, gather_values, index_of, value_shape
+from expandermask.adapters.layer import weight_of
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState
 from expandermask.masks.plan import MaskPlan, Support
@@ -128,7 +129,7 @@ def unmask_peft(peft_model: PeftModel, *, adapter: str = "default") -> None:
 
 def _mask(factor: nn.Module, support: Support, side: str) -> None:
     """Parametrize one factor's weight, and keep it dense in state dicts."""
-    weight = factor.weight
+    weight = weight_of(factor)
     weight.grad = None  # of the dense shape
     mask = MaskedWeight(support, side=side, device=weight.device)
     parametrize.register_parametrization(factor, "weight", mask)
@@ -146,7 +147,8 @@ def _unmask(factor: nn.Module) -> None:
     """
     for handle in _mask_of(factor).hooks:
         handle.remove()
-    values, dense = factor.parametrizations.weight.original, factor.weight.detach().contiguous()
+    values = factor.get_parameter(_COMPACT)
+    dense = weight_of(factor).detach().contiguous()
     factor.__class__ = parametrize.type_before_parametrizations(factor)
     del factor.parametrizations
     values.grad = None  # of the compact shape
@@ -155,15 +157,16 @@ def _unmask(factor: nn.Module) -> None:
 
 
 def _mask_of(factor: nn.Module) -> MaskedWeight:
-    mask = factor.parametrizations.weight[0]
-    assert isinstance(mask, MaskedWeight)
+    mask = factor.get_submodule("parametrizations.weight.0")
+    if not isinstance(mask, MaskedWeight):
+        raise AdapterError(f"a weight has another parametrization, a {type(mask).__name__}")
     return mask
 
 
 def _write_dense(factor: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
     """Put the dense weight where the values would be."""
     if state_dict.pop(f"{prefix}{_COMPACT}", None) is not None:
-        state_dict[f"{prefix}weight"] = factor.weight.detach().contiguous()
+        state_dict[f"{prefix}weight"] = weight_of(factor).detach().contiguous()
 
 
 def _read_dense(factor: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -203,7 +206,8 @@ def _lora_layers(
             raise AdapterError(
                 f"adapter {adapter!r} is not masked; call mask_peft first"
                 if masked
-                else f"adapter {adapter!r} is masked already; call unmask_peft first"
+                else f"adapter {adapter!r} is masked (or parametrized otherwise) already; call "
+                "unmask_peft first"
             )
     return layers
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from expandermask.adapters.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.compute import adapted_embedding, adapted_linear
+from expandermask.adapters.layer import weight_of
 from expandermask.adapters.merging import merge_into, plain_weight, restore
 from expandermask.adapters.peft_config import XoraConfig
 from expandermask.errors import AdapterError, FileFormatError
@@ -67,6 +69,12 @@ class XoraLayer(nn.Module, BaseTunerLayer):
 
     adapter_layer_names: tuple[str, ...] = ("xora_adapter",)
 
+    # What BaseTunerLayer provides, since PEFT is not typed:
+    weight: Tensor
+    active_adapters: list[str]
+    get_base_layer: Callable[[], nn.Module]
+    set_adapter: Callable[..., None]
+
     def __init__(self, base_layer: nn.Module, what: str) -> None:
         super().__init__()
         self.base_layer = base_layer
@@ -108,7 +116,11 @@ class XoraLayer(nn.Module, BaseTunerLayer):
 
     def chosen(self, names: list[str]) -> list[XoraAdapter]:
         """The adapters of these names that this layer has."""
-        return [self.xora_adapter[name] for name in names if name in self.xora_adapter]
+        return [
+            cast(XoraAdapter, self.xora_adapter[name])
+            for name in names
+            if name in self.xora_adapter
+        ]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the updates of the active, or the named, adapters to the base weight.
@@ -187,7 +199,7 @@ def shape_of(module: nn.Module, what: str) -> Shape:
             )
         return module.embedding_dim, module.num_embeddings
     if is_conv1d(module):
-        inputs, outputs = module.weight.shape
+        inputs, outputs = weight_of(module).shape
         return int(outputs), int(inputs)
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features

@@ -165,10 +165,11 @@ class XoraModel(BaseTuner):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "All adapters are already merged")
                 self.merge_adapter(adapter_names, safe_merge)
-                return super()._unload_and_optionally_merge(
-                    merge, progressbar, safe_merge, adapter_names
-                )
-        return super()._unload_and_optionally_merge(merge, progressbar)
+                super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        else:
+            super()._unload_and_optionally_merge(merge, progressbar)
+        model: nn.Module = self.model
+        return model
 
     def _check_merge_allowed(self) -> None:
         """A tied weight would take the update to its other places as well."""

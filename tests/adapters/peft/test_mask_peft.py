@@ -190,14 +190,8 @@ def test_unmasking_leaves_plain_lora_with_zeros(tmp_path: Path) -> None:
     step(model)
     assert all(weight[mask_of(plan, key) == 0].any() for key, weight in factors(model).items())
     model.save_pretrained(str(tmp_path))
-    lora().load_adapter(str(tmp_path), "default")
-    model.load_adapter(str(tmp_path), "default")
-    assert same(mask_and_factors(model), mask_and_factors(copy.deepcopy(model)))
-
-
-def mask_and_factors(model: peft.PeftModel) -> dict[str, torch.Tensor]:
+    model.load_adapter(str(tmp_path), "default")  # no hook is left to refuse what is off the masks
     mask_peft(model, rng=2)
-    return factors(model)
 
 
 def test_a_deep_copy_can_be_unmasked_alone() -> None:
@@ -249,7 +243,7 @@ def refusals() -> list[tuple[Callable[[], peft.PeftModel], dict[str, object], st
         (mlp, {}, "must be a peft.PeftModel, got Sequential"),
         (lambda: lora(mlp), {"adapter": "other"}, r"no LoRA adapter 'other'; it has \['default'\]"),
         (merged, {}, "merged into '0'"),
-        (twice, {}, "masked already"),
+        (twice, {}, r"is masked .* already"),
         (conv, {}, "'0' is no linear module"),
         (table, {}, "'0' is no linear module"),
         (lambda: lora(mlp, use_dora=True), {}, "variant of LoRA, DoraLinear"),
