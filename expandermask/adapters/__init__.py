@@ -25,6 +25,7 @@ from expandermask.adapters.backend import get_backend, set_backend
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.export import export_peft
 from expandermask.adapters.files import load_adapter, save_adapter
+from expandermask.adapters.import_peft import import_peft
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
@@ -46,6 +47,7 @@ __all__ = [
     "disable_adapters",
     "export_peft",
     "get_backend",
+    "import_peft",
     "load_adapter",
     "merge",
     "parameter_report",
