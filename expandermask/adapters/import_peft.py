@@ -219,13 +219,10 @@ def _require_others(model: nn.Module, stored: PeftFolder, adapter: NamedAdapter)
     """What is not a factor is exactly the modules to save, or a base weight as the model has it."""
     own = saved_tensors(adapter)
     for key, tensor in stored.others.items():
-        place, _, rest = key.partition(".base_layer.")
-        if place in stored.factors and rest == "weight":  # PEFT saves adapted tables along
-            weight = weight_of(bare_module(model, place)).detach().cpu()
-            if tensor.dtype != weight.dtype or not torch.equal(tensor, weight):
-                raise AdapterError(f"the file holds a weight of {place!r} that is not the model's")
-        elif key not in own:
-            raise AdapterError(f"tensor {key!r} is only in the file, and in no module to save")
+        if key not in own and not _is_models_own(model, key, tensor):
+            raise AdapterError(
+                f"tensor {key!r} of the file is in no module to save, and is not the model's own"
+            )
     for key, tensor in own.items():
         theirs = stored.others.get(key)
         if theirs is None:
@@ -235,6 +232,20 @@ def _require_others(model: nn.Module, stored: PeftFolder, adapter: NamedAdapter)
                 f"tensor {key!r} is {tuple(theirs.shape)} {theirs.dtype} in the file and "
                 f"{tuple(tensor.shape)} {tensor.dtype} in the model"
             )
+
+
+def _is_models_own(model: nn.Module, key: str, tensor: Tensor) -> bool:
+    """Whether it is a base weight as the model has it: PEFT saves adapted tables along."""
+    place, _, leaf = key.replace(".base_layer.", ".").rpartition(".")
+    try:
+        own = getattr(bare_module(model, place), leaf)
+    except AttributeError:
+        return False
+    return (
+        isinstance(own, Tensor)
+        and own.dtype == tensor.dtype
+        and torch.equal(own.detach().cpu(), tensor)
+    )
 
 
 def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
