@@ -28,6 +28,7 @@ from expandermask.adapters.files import load_adapter, save_adapter
 from expandermask.adapters.import_peft import import_peft
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
+from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 from expandermask.adapters.shira import shira_mask_fn
 
@@ -42,6 +43,7 @@ __all__ = [
     "active_adapters",
     "adapter_names",
     "attach",
+    "change_masks",
     "delete_adapter",
     "detach",
     "disable_adapters",
