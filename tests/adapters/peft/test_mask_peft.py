@@ -194,6 +194,15 @@ def test_unmasking_leaves_plain_lora_with_zeros(tmp_path: Path) -> None:
     mask_peft(model, rng=2)
 
 
+def test_gradients_of_the_old_shape_are_forgotten() -> None:
+    model = lora()
+    for change in (lambda: mask_peft(model, rng=0), lambda: unmask_peft(model)):
+        model(tokens()).logits.sum().backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+        change()
+        assert all(p.grad is None for p in model.parameters())
+
+
 def test_a_deep_copy_can_be_unmasked_alone() -> None:
     model = lora()
     mask_peft(model, rng=0)
