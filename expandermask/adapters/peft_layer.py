@@ -73,7 +73,6 @@ class XoraLayer(nn.Module, BaseTunerLayer):
     weight: Tensor
     active_adapters: list[str]
     get_base_layer: Callable[[], nn.Module]
-    set_adapter: Callable[..., None]
 
     def __init__(self, base_layer: nn.Module, what: str) -> None:
         super().__init__()
@@ -88,7 +87,7 @@ class XoraLayer(nn.Module, BaseTunerLayer):
         self.train(base_layer.training)
 
     def add(self, adapter_name: str, pair: MaskPair, config: XoraConfig) -> None:
-        """Put a new adapter beside the others; it is not active unless its name already is."""
+        """Put a new adapter beside the others; `BaseTuner` then says which of them are active."""
         weight = self.weight
         adapter = XoraAdapter(
             self.what,
@@ -101,7 +100,6 @@ class XoraLayer(nn.Module, BaseTunerLayer):
             embedding=self.is_embedding,
         )
         self.xora_adapter[adapter_name] = adapter.train(self.training)
-        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The base's output plus the updates of the active adapters that are not merged."""

@@ -34,7 +34,7 @@ from expandermask.masks.targets import Shape, find_targets
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
-TESTED_PEFT = ("0.21",)
+TESTED_PEFT = ("0.20", "0.21")
 """The minor versions of peft with which this was tested."""
 
 
@@ -125,7 +125,12 @@ class XoraModel(BaseTuner):
         return plan[name]
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Take an adapter and its masks off the model."""
+        """Take an adapter and its masks off the model; `AdapterError` while it is merged."""
+        if any(adapter_name in layer.merged_adapters for layer in self._layers()):
+            raise AdapterError(
+                f"adapter {adapter_name!r} cannot be deleted while it is merged; call "
+                "unmerge_adapter() first"
+            )
         super().delete_adapter(adapter_name)
         del self.mask_plans[adapter_name]
 

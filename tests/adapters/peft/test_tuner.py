@@ -32,11 +32,13 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("make", [mlp, bert, gpt2])
-def test_masks_and_first_values_are_those_of_attach(make: type) -> None:
-    tuned = peft.get_peft_model(make(), XoraConfig(r=16, left_degree=4, mask_seed=11))
-    other = make()
-    plan = attach(other, AdapterConfig(r=16, left_degree=4), rng=11)
+@pytest.mark.parametrize("name", list(CASES))
+def test_masks_and_first_values_are_those_of_attach(name: str) -> None:
+    case = CASES[name]
+    tuned = peft.get_peft_model(case.make(), case.config(left_degree=4, mask_seed=11))
+    other = case.make()
+    config = AdapterConfig(r=16, left_degree=4, target_modules=case.targets)
+    plan = attach(other, config, rng=11)
     assert tuned.base_model.mask_plans["default"] == plan
     for name, layer in layers(tuned.get_base_model()).items():
         mine, theirs = layer.xora_adapter["default"], other.get_submodule(name).adapter("default")
@@ -78,6 +80,18 @@ def test_values_without_a_hash_are_refused(low: bool, tmp_path: Path) -> None:
     save_file(tensors, path)
     with pytest.raises(FileFormatError, match=r"'0' .*hash is missing"):
         peft.PeftModel.from_pretrained(case.make(), str(tmp_path), low_cpu_mem_usage=low)
+
+
+def test_a_module_missing_from_a_file_stays_on_meta_and_is_warned_of(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    case, path = CASES["mlp"], tmp_path / "adapter_model.safetensors"
+    case.adapted().save_pretrained(str(tmp_path))
+    save_file({n: t for n, t in load_file(path).items() if ".2.xora" not in n}, path)
+    with pytest.warns(UserWarning, match="Found missing adapter keys"):
+        model = peft.PeftModel.from_pretrained(case.make(), str(tmp_path), low_cpu_mem_usage=True)
+    meta = {n for n, p in model.named_parameters() if p.is_meta}
+    assert meta == {f"base_model.model.2.xora_adapter.default.values_{side}" for side in "ab"}
 
 
 def test_a_whole_models_state_dict_goes_through_the_same_guard() -> None:
