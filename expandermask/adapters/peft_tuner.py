@@ -107,8 +107,6 @@ class XoraModel(BaseTuner):
             return
         layer = XoraLayer(target, current_key)
         layer.add(adapter_name, pair, peft_config)
-        if adapter_name not in self.active_adapters:
-            layer.requires_grad_(False)  # PEFT trains only what is active
         self._replace_module(parent, target_name, layer, target)
 
     def _pair(

@@ -113,6 +113,8 @@ def test_an_infeasible_shape_names_module_and_ranks_and_leaves_the_model() -> No
     before = state(tuned)
     with pytest.raises(InfeasibleShapeError):
         tuned.add_adapter("other", XoraConfig(r=24))
+    with pytest.raises(ValueError, match="not found in the base model"):
+        tuned.add_adapter("other", XoraConfig(r=16, target_modules=["nothing"]))
     assert same(state(tuned), before)
     assert list(tuned.peft_config) == list(tuned.base_model.mask_plans) == ["default"]
 
@@ -239,6 +241,13 @@ def test_dropout_falls_on_the_update_while_training_only() -> None:
     assert not torch.equal(case.out(model), case.out(model))
     with model.disable_adapter():
         assert torch.equal(case.out(model), case.out(case.make()))
+
+
+def test_an_adapter_is_put_on_in_the_mode_the_model_is_in() -> None:
+    case = CASES["mlp"]
+    model = peft.get_peft_model(case.make().eval(), case.config(lora_dropout=0.5))
+    stir(model)
+    assert torch.equal(case.out(model), case.out(model))
 
 
 def test_a_model_moved_while_merged_gets_its_own_bits_in_the_new_dtype() -> None:
