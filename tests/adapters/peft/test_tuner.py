@@ -128,6 +128,11 @@ def test_all_linear_is_what_it_is_for_attach_whatever_is_there_already() -> None
     assert names == set(plan) - {"bert.pooler.dense"}
     model.add_adapter("other", XoraConfig(r=16, modules_to_save=["classifier", "pooler.dense"]))
     assert set(model.base_model.mask_plans["other"]) == names
+    model.add_adapter("third", XoraConfig(r=16))  # not into the wrappers of the others' heads
+    assert set(model.base_model.mask_plans["third"]) == names
+    model.add_adapter("fourth", XoraConfig(r=16, target_modules=".*query.*"))  # nor into layers
+    queries = {name for name in names if name.endswith("query")}
+    assert set(model.base_model.mask_plans["fourth"]) == queries
 
 
 @pytest.mark.parametrize(
