@@ -75,7 +75,7 @@ class XoraModel(BaseTuner):
         """
         config = self.peft_config[adapter_name]
         self._prepare_adapter_config(config, self.get_model_config(model))
-        if config.target_modules == "all-linear":
+        if str(config.target_modules).lower() == "all-linear":  # as PEFT has it
             config.target_modules = set(_all_linear(model))
         shapes = {
             name: _shape(model, name, module)
