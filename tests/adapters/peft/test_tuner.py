@@ -11,6 +11,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, attach
@@ -113,10 +114,19 @@ def test_an_infeasible_shape_names_module_and_ranks_and_leaves_the_model() -> No
     before = state(tuned)
     with pytest.raises(InfeasibleShapeError):
         tuned.add_adapter("other", XoraConfig(r=24))
-    with pytest.raises(ValueError, match="not found in the base model"):
-        tuned.add_adapter("other", XoraConfig(r=16, target_modules=["nothing"]))
     assert same(state(tuned), before)
     assert list(tuned.peft_config) == list(tuned.base_model.mask_plans) == ["default"]
+
+
+def test_a_plan_goes_again_if_peft_refuses_the_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no")
+
+    model = CASES["mlp"].adapted()
+    monkeypatch.setattr(BaseTuner, "inject_adapter", refuse)
+    with pytest.raises(ValueError, match="no"):
+        model.add_adapter("other", XoraConfig(r=16))
+    assert list(model.base_model.mask_plans) == ["default"]
 
 
 def test_all_linear_is_what_it_is_for_attach_whatever_is_there_already() -> None:
