@@ -1,5 +1,8 @@
 """Masked LoRA on real models: only the surviving entries are stored, trained and saved."""
 
+from importlib import import_module
+from typing import Any
+
 from expandermask.errors import MissingPackageError
 
 try:
@@ -22,10 +25,12 @@ from expandermask.adapters.backend import get_backend, set_backend
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.export import export_peft
 from expandermask.adapters.files import load_adapter, save_adapter
+from expandermask.adapters.import_peft import import_peft
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
+from expandermask.adapters.shira import shira_mask_fn
 
 __all__ = [
     "AdapterConfig",
@@ -44,11 +49,35 @@ __all__ = [
     "disable_adapters",
     "export_peft",
     "get_backend",
+    "import_peft",
     "load_adapter",
     "merge",
     "parameter_report",
     "save_adapter",
     "set_adapters",
     "set_backend",
+    "shira_mask_fn",
     "unmerge",
 ]
+
+_WITH_PEFT = {
+    "XoraConfig": "expandermask.adapters.peft_tuner",
+    "mask_peft": "expandermask.adapters.mask_peft",
+    "unmask_peft": "expandermask.adapters.mask_peft",
+}
+"""Names whose modules import PEFT, which takes seconds, and so wait until they are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_PEFT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(_WITH_PEFT[name]), name)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"{name} needs PEFT; install it with: pip install 'expandermask[torch]'"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WITH_PEFT])
