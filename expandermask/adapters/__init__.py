@@ -1,7 +1,7 @@
 """Masked LoRA on real models: only the surviving entries are stored, trained and saved."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from expandermask.errors import MissingPackageError
 
@@ -32,7 +32,14 @@ from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 from expandermask.adapters.shira import shira_mask_fn
 
+if TYPE_CHECKING:
+    from expandermask.adapters.callback import AdapterCallback
+    from expandermask.adapters.mask_peft import mask_peft as mask_peft
+    from expandermask.adapters.mask_peft import unmask_peft as unmask_peft
+    from expandermask.adapters.peft_config import XoraConfig as XoraConfig
+
 __all__ = [
+    "AdapterCallback",
     "AdapterConfig",
     "AdapterCost",
     "MaskedAdapter",
@@ -60,24 +67,28 @@ __all__ = [
     "unmerge",
 ]
 
-_WITH_PEFT = {
-    "XoraConfig": "expandermask.adapters.peft_tuner",
-    "mask_peft": "expandermask.adapters.mask_peft",
-    "unmask_peft": "expandermask.adapters.mask_peft",
+_LATER = {
+    "AdapterCallback": ("expandermask.adapters.callback", "transformers"),
+    "XoraConfig": ("expandermask.adapters.peft_tuner", "peft"),
+    "mask_peft": ("expandermask.adapters.mask_peft", "peft"),
+    "unmask_peft": ("expandermask.adapters.mask_peft", "peft"),
 }
-"""Names whose modules import PEFT, which takes seconds, and so wait until they are asked for."""
+"""Names whose modules import a package that takes seconds, and so wait until they are asked for."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WITH_PEFT:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, package = _LATER[name]
     try:
-        return getattr(import_module(_WITH_PEFT[name]), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
         raise MissingPackageError(
-            f"{name} needs PEFT; install it with: pip install 'expandermask[torch]'"
+            f"{name} needs {package}; install it with: pip install 'expandermask[torch]'"
         ) from error
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WITH_PEFT])
+    return sorted({*globals(), *_LATER})

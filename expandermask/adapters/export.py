@@ -21,7 +21,7 @@ from expandermask.adapters.attachment import (
     masked_layers,
     saved_tensors,
 )
-from expandermask.adapters.distributed import whole
+from expandermask.adapters.distributed import on_writer, whole
 from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME, require_folder
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.tensors import write_tensors
@@ -39,7 +39,8 @@ def export_peft(
     ``lora_A`` (r, k) and ``lora_B`` (d, r) hold zeros off the masks; PEFT's factor lora_alpha / r
     is made to equal this adapter's scale. The target modules are written as one regular expression
     of full names, so exactly the same modules are adapted. Training on in PEFT fills the zeros;
-    until then `import_peft` gives the masked adapter back.
+    until then `import_peft` gives the masked adapter back. Under torch.distributed all ranks have
+    to call it, and rank 0 writes.
 
     Raises
     ------
@@ -73,13 +74,17 @@ def export_peft(
     for key, tensor in saved_tensors(adapter).items():
         tensors[f"base_model.model.{key}"] = whole(tensor)
     own = {PLAN_KEY: adapter.plan.to_json(), CONFIG_KEY: json.dumps(adapter.config.to_dict())}
-    write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA | own)
     # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
     linear = [layer for layer in layers.values() if isinstance(layer, MaskedLinear)]
     fan_in_fan_out = bool(linear) and all(layer.is_transposed for layer in linear)
     scales = {place: layer.adapter(name).scale for place, layer in layers.items()}
     config = _peft_config(adapter, scales, fan_in_fan_out, getattr(model, "name_or_path", None))
-    write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    def write() -> None:
+        write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA | own)
+        write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    on_writer(write)
 
 
 def peft_name(module: str, side: str, embedding: bool = False) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.dequantize import is_quantized
+from expandermask.adapters.distributed import is_sharded
 from expandermask.adapters.layer import MaskedLayer, weight_of
 from expandermask.adapters.packing import require_unpacked
 from expandermask.errors import AdapterError
@@ -73,6 +74,11 @@ def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
 def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
     module = bare_module(model, name)
     weight = weight_of(module)
+    if is_sharded(weight):
+        raise AdapterError(
+            f"the weight of {name!r} is sharded already, and values put beside it now would be "
+            "neither sharded nor their gradients averaged; attach first, then call fully_shard"
+        )
     if weight.is_meta:
         raise AdapterError(
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
