@@ -14,6 +14,7 @@ from numba import njit
 
 from expandermask.adapters.kernel import _job as at
 from expandermask.adapters.kernel._blocks import (
+    add_chunks,
     copy_element,
     fill_zero,
     lanes_pass,
@@ -143,6 +144,17 @@ def _chunk_sums(job, position, n, degree, chunk):
     return sums
 
 
+@_compiled
+def _add_up(sums, chunks, n, degree, out):
+    """The chunks' sums (chunks, degree, width) added in order, as (width, degree)."""
+    if sums:
+        width = _width(n)
+        for slot in range(degree):
+            for f in range(0, width, LANES):
+                first, target = sums + 4 * (slot * width + f), out + 4 * (f * degree + slot)
+                add_chunks(first, 4 * degree * width, chunks, target, 4 * degree)
+
+
 def forward_body(fingerprint: int) -> Callable[[int], None]:
     """The forward body; ``fingerprint`` becomes part of the key numba caches it under."""
 
@@ -175,3 +187,17 @@ def backward_body(fingerprint: int) -> Callable[[int], None]:
             chunk = take(job)
 
     return backward
+
+
+def total_body(fingerprint: int) -> Callable[[int], None]:
+    """Sums over chunks, on one thread, after `backward_body`; see `forward_body`."""
+
+    def total(job):
+        fingerprint  # noqa: B018
+        chunks = word(job, at.CHUNKS)
+        k, d = word(job, at.K), word(job, at.D)
+        degree_a, degree_b = word(job, at.DEGREE_A), word(job, at.DEGREE_B)
+        _add_up(word(job, at.SUMS_A), chunks, k, degree_a, word(job, at.GRAD_A))
+        _add_up(word(job, at.SUMS_B), chunks, d, degree_b, word(job, at.GRAD_B))
+
+    return total

@@ -23,9 +23,11 @@ NAMES = (
     "h",
     "grad",
     "grad_h",
-    "grad_x",  # these three are 0 where they are not wanted
+    "grad_x",  # the rest are 0 where they are not wanted
     "sums_a",
     "sums_b",
+    "grad_a",
+    "grad_b",
 )
 
 (
@@ -52,4 +54,6 @@ NAMES = (
     GRAD_X,
     SUMS_A,
     SUMS_B,
+    GRAD_A,
+    GRAD_B,
 ) = range(len(NAMES))

@@ -59,6 +59,15 @@ def fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Valu
     return builder.call(function, [a, b, c])
 
 
+def prefetch(builder: ir.IRBuilder, address: ir.Value, ahead: int, *, write: bool) -> None:
+    """Ask for the cache line ``ahead`` bytes on, which may be past the end of anything."""
+    byte = ir.IntType(8)
+    kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), I32, I32, I32])
+    function = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
+    at = pointer(builder, address, byte, ahead)
+    builder.call(function, [at, I32(int(write)), I32(3), I32(1)])
+
+
 def load_half(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     """16 bfloat16 values, as floats: a bfloat16 is the upper half of one."""
     bits = builder.zext(load(builder, address, _HALVES), _WORDS)

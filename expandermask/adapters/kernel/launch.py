@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -19,27 +20,59 @@ import torch
 from expandermask.adapters.kernel import _job
 
 _FOLDER = Path(__file__).parent
-_LIBRARIES = ("libtorch_cpu.so", "libtorch_cpu.dylib")
+_BODIES = ("forward", "backward", "total")
+_MACHINE_CAN = (
+    torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2")
+    and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+)
+"""Where the kernel was measured to win. Not found out at each call, so that torch.compile can ask."""
 
 
-def run(name: str, words: dict[str, int]) -> None:
-    """Run the body ``name`` on a job, on as many of torch's threads as there are chunks for.
+def available() -> bool:
+    """Whether the kernel runs here: an x86-64 CPU with AVX2 or AVX-512, and numba compiling.
+
+    Asking compiles nothing.
+    """
+    return _MACHINE_CAN and not _FAILURES
+
+
+def usable() -> bool:
+    """Whether the kernel has compiled, which is tried at the first call: about five seconds.
+
+    A numba that cannot is warned of once; everything then goes on without the kernel.
+    """
+    if not available():
+        return False
+    try:
+        for name in _BODIES:
+            compiled(name)
+    except Exception as error:
+        _FAILURES.append(repr(error))
+        warnings.warn(f"going on without the CPU kernel: {error!r}", RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+_FAILURES: list[str] = []
+
+
+def run(name: str, words: dict[str, int], *, threads: int | None = None) -> None:
+    """Run the body ``name`` on a job, by default on as many of torch's threads as it has chunks.
 
     The caller keeps alive what the addresses in ``words`` point to; words left out are 0.
     """
-    job = (ctypes.c_int64 * len(_job.NAMES))(*(words.get(word, 0) for word in _job.NAMES))
-    body = compiled(name)
-    threads = min(torch.get_num_threads(), words["chunks"])
-    parallel = _parallel()
-    if threads == 1 or parallel is None:
-        body(ctypes.addressof(job))
+    job = (ctypes.c_int64 * len(_job.NAMES))(*[words.get(word, 0) for word in _job.NAMES])
+    threads = threads or min(torch.get_num_threads(), words["chunks"])
+    body, address = compiled(name), ctypes.addressof(job)
+    if threads > 1 and (parallel := _parallel()) is not None:
+        parallel(body.address, address, threads, 0)
     else:
-        parallel(ctypes.cast(body, ctypes.c_void_p), ctypes.addressof(job), threads, 0)
+        body.ctypes(address)
 
 
 @cache
-def compiled(name: str) -> Callable[[int], None]:
-    """The body ``name`` as a C function of a job's address: seconds once, then from numba's cache.
+def compiled(name: str) -> Any:
+    """The body ``name`` as a numba C callback: seconds once, then from numba's cache.
 
     numba looks at one source file to see whether what it cached is still right; the bodies come
     from several, so their checksum is made part of the key.
@@ -52,33 +85,23 @@ def compiled(name: str) -> Callable[[int], None]:
     fingerprint = crc32(b"".join(source.read_bytes() for source in sources))
     body = getattr(_bodies, f"{name}_body")(fingerprint)
     try:
-        callback = cfunc("void(int64)", cache=True, error_model="numpy")(body)
-    except RuntimeError:  # no folder numba may write its cache to
-        callback = cfunc("void(int64)", error_model="numpy")(body)
-    _KEPT.append(callback)
-    function: Callable[[int], None] = callback.ctypes
-    return function
-
-
-_KEPT: list[object] = []
-
-
-def float_bits(value: float) -> int:
-    """A float32 as the lower half of a little-endian word."""
-    return int.from_bytes(struct.pack("<f", value), "little")
+        return cfunc("void(int64)", cache=True, error_model="numpy")(body)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):  # no folder that numba may write to
+            raise
+        return cfunc("void(int64)", error_model="numpy")(body)
 
 
 @cache
 def _parallel() -> Callable[..., None] | None:
     """GOMP_parallel of the OpenMP runtime torch is linked to, or None where it has none."""
-    folder = Path(torch.__file__).parent / "lib"
-    for name in _LIBRARIES:
-        try:
-            # A symbol of a library is looked up in those it is linked to as well.
-            function = ctypes.CDLL(os.fspath(folder / name)).GOMP_parallel
-        except (OSError, AttributeError):
-            continue
-        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-        function.restype = None
-        return function
-    return None
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # A symbol of a library is looked up in those it is linked to as well.
+        function = ctypes.CDLL(os.fspath(library)).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    function.restype = None
+    run_parallel: Callable[..., None] = function
+    return run_parallel

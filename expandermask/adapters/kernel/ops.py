@@ -1,50 +1,201 @@
-"""torch.library operators that run the kernel."""
+"""The kernel as torch.library operators: what they take, and what they make of it.
+
+    expandermask::masked_update(y, x, values_a, values_b, index_a, index_b, r, scale) -> (out, h)
+    expandermask::masked_update_(y, ...) -> h, which writes the output over y
+    expandermask::masked_update_backward(grad, x, h, ..., wanted) -> (grad_x, grad_a, grad_b)
+
+h is scale * x A' in tiles of 16 tokens: float32 (ceil(tokens / 16), r, 16). A gradient that is not
+``wanted`` comes back with no elements. None of them is differentiable by itself; see `update`.
+"""
 
 from __future__ import annotations
+
+import struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from expandermask.adapters.kernel.launch import float_bits, run
+from expandermask.adapters.kernel.launch import run
+from expandermask.errors import InvalidInputError
 
 TILE = 16
+_TILES_IN_CHUNK, _MOST_CHUNKS = 8, 64
+_FACTORS = "Tensor values_a, Tensor values_b, Tensor index_a, Tensor index_b, int r, float scale"
+_INDEX_DTYPES = (torch.uint8, torch.int16, torch.int32)
 
 
-def forward(y, x, values_a, values_b, index_a, index_b, r, scale, out=None):
-    tokens, k = x.shape
-    d = y.shape[1]
-    out = torch.empty_like(y) if out is None else out
-    h = torch.empty(-(-tokens // TILE), r, TILE)
-    ia, ib = (_factor(t) for t in (index_a.int(), index_b.int()))
-    va, vb = (_factor(t.detach().t()) for t in (values_a, values_b))
-    words = dict(chunks=chunks_of(tokens), tokens=tokens, rank=r, half=int(x.dtype == torch.bfloat16), scale=float_bits(scale),
-      k=k, d=d, degree_a=values_a.shape[1], degree_b=values_b.shape[1], index_a=ia.data_ptr(), index_b=ib.data_ptr(), values_a=va.data_ptr(), values_b=vb.data_ptr(),
-      x=x.data_ptr(), y=y.data_ptr(), out=out.data_ptr(), h=h.data_ptr())
-    run("forward", words)
-    return out, h
+class Factors(NamedTuple):
+    """A and B as the operators take them."""
+
+    values_a: Tensor
+    values_b: Tensor
+    index_a: Tensor
+    index_b: Tensor
+    r: int
+    scale: float
 
 
-def backward(grad, x, h, values_a, values_b, index_a, index_b, r, scale, need_x, need_a, need_b):
-    tokens, k = x.shape
-    d = grad.shape[1]
-    ia, ib = (_factor(t) for t in (index_a.int(), index_b.int()))
-    va, vb = (_factor(t.detach().t()) for t in (values_a, values_b))
-    c = chunks_of(tokens)
-    grad_h = torch.empty(c, r, TILE)
-    grad_x = torch.empty_like(x) if need_x else None
-    sa = torch.empty(c, *va.shape) if need_a else None
-    sb = torch.empty(c, *vb.shape) if need_b else None
-    words = dict(chunks=c, tokens=tokens, rank=r, half=int(x.dtype == torch.bfloat16), scale=float_bits(scale),
-      k=k, d=d, degree_a=values_a.shape[1], degree_b=values_b.shape[1], index_a=ia.data_ptr(), index_b=ib.data_ptr(), values_a=va.data_ptr(), values_b=vb.data_ptr(),
-      x=x.data_ptr(), grad=grad.data_ptr(), h=h.data_ptr(), grad_h=grad_h.data_ptr(), grad_x=grad_x.data_ptr() if need_x else 0,
-      sums_a=sa.data_ptr() if need_a else 0, sums_b=sb.data_ptr() if need_b else 0)
-    run("backward", words)
-    return grad_x, sa.sum(0)[:, :k].t().contiguous() if need_a else None, sb.sum(0)[:, :d].t().contiguous() if need_b else None
+def _forward(y: Tensor, x: Tensor, *factors: Tensor | float) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(y, memory_format=torch.contiguous_format)
+    return out, _update(y.contiguous(), x, out, Factors(*factors))  # type: ignore[arg-type]
 
-def chunks_of(tokens):
-    return max(1, min(64, -(-tokens // TILE) // 8))
 
-def _factor(t):
-    n = t.shape[1]
-    return functional.pad(t, (0, -n % TILE)).contiguous() if n % TILE else t.contiguous()
+def _forward_(y: Tensor, x: Tensor, *factors: Tensor | float) -> Tensor:
+    if not y.is_contiguous():
+        raise InvalidInputError(f"y must be contiguous to be written over, got {y.stride()}")
+    return _update(y, x, y, Factors(*factors))  # type: ignore[arg-type]
+
+
+def _update(y: Tensor, x: Tensor, out: Tensor, factors: Factors) -> Tensor:
+    """Write y + scale * x A' B' to ``out``; return h."""
+    _check(y, x, factors)
+    x = x.contiguous()
+    h = _new_h(x, factors.r)
+    words, kept = _words(x, y, factors)
+    if words["chunks"]:
+        run("forward", words | {"y": y.data_ptr(), "out": out.data_ptr(), "h": h.data_ptr()})
+    del kept
+    return h
+
+
+def _backward(
+    grad: Tensor, x: Tensor, h: Tensor, *rest: Tensor | float | list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    factors, (need_x, need_a, need_b) = Factors(*rest[:-1]), rest[-1]  # type: ignore[arg-type,misc]
+    _check(grad, x, factors)
+    if h.shape != _new_h(x, factors.r, "meta").shape:
+        raise InvalidInputError(f"h must be what the forward operator returned, got {h.shape}")
+    grad, x, h = grad.contiguous(), x.contiguous(), h.contiguous()
+    words, kept = _words(x, grad, factors)
+    chunks = words["chunks"]
+    grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
+    grad_a, sums_a = _new_sums(factors.values_a, chunks, need_a)
+    grad_b, sums_b = _new_sums(factors.values_b, chunks, need_b)
+    scratch = h.new_empty(chunks, factors.r, TILE)
+    if chunks:
+        own = {"grad": grad, "h": h, "grad_h": scratch, "grad_x": grad_x, "sums_a": sums_a}
+        own |= {"sums_b": sums_b, "grad_a": grad_a, "grad_b": grad_b}
+        # An empty tensor's address is 0, which is how the kernel knows what is not wanted.
+        words |= {name: tensor.data_ptr() for name, tensor in own.items()}
+        run("backward", words)
+        run("total", words, threads=1)
+    del kept
+    k, d = x.shape[1], grad.shape[1]
+    return grad_x, grad_a[:k], grad_b[:d]
+
+
+def _words(x: Tensor, y: Tensor, factors: Factors) -> tuple[dict[str, int], list[Tensor]]:
+    """What both directions are told, and the tensors to keep while they run."""
+    kept = [_padded(index.int()) for index in (factors.index_a, factors.index_b)]
+    kept += [_padded(values.t()) for values in (factors.values_a, factors.values_b)]
+    tiles = -(-x.shape[0] // TILE)
+    # A function of the number of tokens alone, or the sums would depend on the threads.
+    chunks = min(_MOST_CHUNKS, -(-tiles // _TILES_IN_CHUNK))
+    words = {
+        "chunks": chunks,
+        "tokens": x.shape[0],
+        "rank": factors.r,
+        "half": int(x.dtype == torch.bfloat16),
+        "scale": int.from_bytes(struct.pack("<f", factors.scale), "little"),
+        "k": x.shape[1],
+        "d": y.shape[1],
+        "degree_a": factors.values_a.shape[1],
+        "degree_b": factors.values_b.shape[1],
+        "x": x.data_ptr(),
+    }
+    names = ("index_a", "index_b", "values_a", "values_b")
+    return words | {n: t.data_ptr() for n, t in zip(names, kept, strict=True)}, kept
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """``rows`` (degree, n) with n rounded up to a multiple of 16 by zeros, contiguous."""
+    missing = -rows.shape[1] % TILE
+    return (functional.pad(rows, (0, missing)) if missing else rows).contiguous()
+
+
+def _new_h(x: Tensor, r: int, device: str | None = None) -> Tensor:
+    tiles = (x.shape[0] + TILE - 1) // TILE
+    return x.new_empty(tiles, r, TILE, dtype=torch.float32, device=device or x.device)
+
+
+def _new_sums(values: Tensor, chunks: int, wanted: bool) -> tuple[Tensor, Tensor]:
+    """The gradient of ``values``, its n rounded up to a multiple of 16, and room for the chunks'."""
+    if not wanted:
+        return values.new_empty(0), values.new_empty(0)
+    n, degree = values.shape
+    width = -(-n // TILE) * TILE
+    if not chunks:
+        return values.new_zeros(n, degree), values.new_empty(0)
+    return values.new_empty(width, degree), values.new_empty(chunks, degree, width)
+
+
+def _check(y: Tensor, x: Tensor, factors: Factors) -> None:
+    """Raise InvalidInputError for what would make the kernel read or write past an end."""
+    shapes_fit = (
+        x.dim() == y.dim() == 2
+        and x.shape[0] == y.shape[0]
+        and factors.values_a.shape == factors.index_a.shape[::-1]
+        and factors.values_b.shape == factors.index_b.shape[::-1]
+        and (factors.values_a.shape[0], factors.values_b.shape[0]) == (x.shape[1], y.shape[1])
+    )
+    if not shapes_fit:
+        shapes = [tuple(t.shape) for t in (y, x, *factors[:4])]
+        raise InvalidInputError(
+            "y (tokens, d), x (tokens, k), values_a (k, left_degree), values_b (d, left_degree), "
+            f"index_a (left_degree, k) and index_b (left_degree, d) do not fit together: {shapes}"
+        )
+    dtypes_fit = (
+        x.dtype == y.dtype
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and factors.values_a.dtype == factors.values_b.dtype == torch.float32
+        and factors.index_a.dtype in _INDEX_DTYPES
+        and factors.index_b.dtype in _INDEX_DTYPES
+    )
+    if not dtypes_fit:
+        dtypes = [t.dtype for t in (y, x, *factors[:4])]
+        raise InvalidInputError(
+            "the kernel takes y and x both float32 or both bfloat16, values_a and values_b "
+            f"float32, index_a and index_b uint8, int16 or int32; got {dtypes}"
+        )
+
+
+# -- registration --------------------------------------------------------------------------------
+
+
+def _fake_forward(
+    y: Tensor, x: Tensor, va: Tensor, vb: Tensor, ia: Tensor, ib: Tensor, r: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(y, memory_format=torch.contiguous_format), _new_h(x, r)
+
+
+def _fake_forward_(
+    y: Tensor, x: Tensor, va: Tensor, vb: Tensor, ia: Tensor, ib: Tensor, r: int, scale: float
+) -> Tensor:
+    return _new_h(x, r)
+
+
+def _fake_backward(
+    grad: Tensor, x: Tensor, h: Tensor, va: Tensor, vb: Tensor, *rest: object
+) -> tuple[Tensor, ...]:
+    wanted = rest[-1]
+    assert isinstance(wanted, list)
+    made = (x.new_empty(x.shape), va.new_empty(va.shape), vb.new_empty(vb.shape))
+    return tuple(t if want else t.new_empty(0) for t, want in zip(made, wanted, strict=True))
+
+
+for _name, _schema, _real, _fake in (
+    ("masked_update", f"(Tensor y, Tensor x, {_FACTORS}) -> (Tensor, Tensor)", _forward, _fake_forward),
+    ("masked_update_", f"(Tensor(a!) y, Tensor x, {_FACTORS}) -> Tensor", _forward_, _fake_forward_),
+    (
+        "masked_update_backward",
+        f"(Tensor grad, Tensor x, Tensor h, {_FACTORS}, bool[3] wanted)"
+        " -> (Tensor, Tensor, Tensor)",
+        _backward,
+        _fake_backward,
+    ),
+):
+    torch.library.define(f"expandermask::{_name}", _schema)
+    torch.library.impl(f"expandermask::{_name}", "cpu", _real)
+    torch.library.register_fake(f"expandermask::{_name}", _fake)
