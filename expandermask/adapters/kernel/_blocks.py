@@ -56,7 +56,8 @@ def _instructions(result: Any = types.void) -> Callable[[Callable[..., ir.Value]
             return result(*(types.int64 for _ in arguments)), code
 
         typed.__name__, typed.__doc__ = emit.__name__, emit.__doc__
-        typed.__signature__ = signature(emit)  # numba passes arguments on by it
+        # numba passes arguments on by the signature, and knows no *arguments there.
+        vars(typed)["__signature__"] = signature(emit)
         return intrinsic(typed)
 
     return decorate
@@ -66,10 +67,8 @@ def _instructions(result: Any = types.void) -> Callable[[Callable[..., ir.Value]
 
 
 @_instructions()
-def lanes_pass(
-    builder, half, source, stride, index, values, width, degree, tile, factors, sums
-):
-    """Of a block's columns c_f: tile[index_f] += value_f * c_f, and sums_f += c_f . factors[index_f].
+def lanes_pass(builder, half, source, stride, index, values, width, degree, tile, factors, sums):
+    """Of a block's columns c: tile[index] += value * c, and sums += c . factors[index].
 
     ``tile`` and ``sums`` may each be 0, to leave its part out. ``sums`` has the factor's layout.
     """
@@ -97,8 +96,9 @@ def rows_pass(builder, half, base, out, stride, index, values, width, degree, ti
 
     ``base`` may be 0, to add nothing, and may be ``out``.
     """
-    columns = [cgutils.alloca_once_value(builder, ir.Constant(VECTOR, [0.0] * LANES))
-               for _ in range(LANES)]
+    columns = [
+        cgutils.alloca_once_value(builder, ir.Constant(VECTOR, [0.0] * LANES)) for _ in range(LANES)
+    ]
     for column in columns:
         builder.store(ir.Constant(VECTOR, [0.0] * LANES), column)
     with _each_slot(builder, degree, width) as offset:

@@ -49,7 +49,7 @@ def _copy(half, source, source_stride, target, target_stride, rows, columns):
 
 @_compiled
 def _columns_to_tile(half, source, rows, n, index, values, degree, tile, factors, sums, block):
-    """`lanes_pass` over the n columns of ``rows`` <= 16 rows; ``block`` is where edges are padded."""
+    """`lanes_pass` over all n columns of ``rows`` <= 16 rows; ``block`` is for padding edges."""
     size, width = 4 - 2 * half, _width(n)
     for f in range(0, n, LANES):
         first, stride = source + f * size, n * size
@@ -60,13 +60,22 @@ def _columns_to_tile(half, source, rows, n, index, values, degree, tile, factors
         offset = 4 * f
         total = sums + offset if sums else 0
         lanes_pass(
-            half, first, stride, index + offset, values + offset, width, degree, tile, factors, total
+            half,
+            first,
+            stride,
+            index + offset,
+            values + offset,
+            width,
+            degree,
+            tile,
+            factors,
+            total,
         )
 
 
 @_compiled
 def _tile_to_columns(half, base, out, rows, n, index, values, degree, tile, block):
-    """`rows_pass` over the n columns of ``rows`` <= 16 rows; ``block`` is where edges are padded."""
+    """`rows_pass` over all n columns of ``rows`` <= 16 rows; ``block`` is for padding edges."""
     size, width = 4 - 2 * half, _width(n)
     for f in range(0, n, LANES):
         skip, stride, offset = f * size, n * size, 4 * f

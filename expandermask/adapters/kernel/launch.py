@@ -21,11 +21,10 @@ from expandermask.adapters.kernel import _job
 
 _FOLDER = Path(__file__).parent
 _BODIES = ("forward", "backward", "total")
-_MACHINE_CAN = (
-    torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2")
-    and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
-)
-"""Where the kernel was measured to win. Not found out at each call, so that torch.compile can ask."""
+_MACHINE_CAN = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2") and os.environ.get(
+    "NUMBA_DISABLE_JIT", "0"
+) in ("", "0")
+"""Where the kernel was measured to win; a constant, so that torch.compile can trace it."""
 
 
 def available() -> bool:

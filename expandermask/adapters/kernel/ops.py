@@ -121,7 +121,7 @@ def _new_h(x: Tensor, r: int, device: str | None = None) -> Tensor:
 
 
 def _new_sums(values: Tensor, chunks: int, wanted: bool) -> tuple[Tensor, Tensor]:
-    """The gradient of ``values``, its n rounded up to a multiple of 16, and room for the chunks'."""
+    """Room for a gradient of ``values``, n rounded up to a multiple of 16, and for the chunks'."""
     if not wanted:
         return values.new_empty(0), values.new_empty(0)
     n, degree = values.shape
@@ -186,8 +186,18 @@ def _fake_backward(
 
 
 for _name, _schema, _real, _fake in (
-    ("masked_update", f"(Tensor y, Tensor x, {_FACTORS}) -> (Tensor, Tensor)", _forward, _fake_forward),
-    ("masked_update_", f"(Tensor(a!) y, Tensor x, {_FACTORS}) -> Tensor", _forward_, _fake_forward_),
+    (
+        "masked_update",
+        f"(Tensor y, Tensor x, {_FACTORS}) -> (Tensor, Tensor)",
+        _forward,
+        _fake_forward,
+    ),
+    (
+        "masked_update_",
+        f"(Tensor(a!) y, Tensor x, {_FACTORS}) -> Tensor",
+        _forward_,
+        _fake_forward_,
+    ),
     (
         "masked_update_backward",
         f"(Tensor grad, Tensor x, Tensor h, {_FACTORS}, bool[3] wanted)"

@@ -44,8 +44,8 @@ def masked_update(
     values_a, values_b : Tensor
         (k, left_degree) and (d, left_degree), float32.
     index_a, index_b : Tensor
-        (left_degree, k) and (left_degree, d), uint8, int16 or int32. They are trusted: `check_index`
-        once, when they are made.
+        (left_degree, k) and (left_degree, d), uint8, int16 or int32. They are trusted: call
+        `check_index` once, when they are made.
     r, scale : int, float
         The rank, and the factor on the update.
     inplace : bool
@@ -57,9 +57,7 @@ def masked_update(
         If the shapes do not fit together or a dtype is none of those above.
     """
     inplace = inplace and not torch.compiler.is_compiling() and _is_temporary(y)
-    out: Tensor = _KernelUpdate.apply(
-        y, x, values_a, values_b, index_a, index_b, r, scale, inplace
-    )
+    out: Tensor = _KernelUpdate.apply(y, x, values_a, values_b, index_a, index_b, r, scale, inplace)
     return out
 
 

@@ -55,7 +55,9 @@ def test_a_size_of_practice_equals_the_portable_function_in_float64(dtype: torch
 
 
 @pytest.mark.parametrize("tokens", [5, 40])
-@pytest.mark.parametrize("needed", [(i >> 3 & 1, i >> 2 & 1, i >> 1 & 1, i & 1) for i in range(1, 16)])
+@pytest.mark.parametrize(
+    "needed", [(i >> 3 & 1, i >> 2 & 1, i >> 1 & 1, i & 1) for i in range(1, 16)]
+)
 def test_any_subset_of_gradients_is_the_same_bits(needed: tuple[int, ...], tokens: int) -> None:
     case = make(tokens, 24, 40, 8)
     full = results(case)[1:]
