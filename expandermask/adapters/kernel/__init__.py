@@ -6,6 +6,6 @@ portable functions of `expandermask.adapters.function` do the same work.
 
 from expandermask.adapters.kernel.index import check_index
 from expandermask.adapters.kernel.launch import available
-from expandermask.adapters.kernel.update import masked_update, supports
+from expandermask.adapters.kernel.update import masked_linear, masked_update, supports
 
-__all__ = ["available", "check_index", "masked_update", "supports"]
+__all__ = ["available", "check_index", "masked_linear", "masked_update", "supports"]

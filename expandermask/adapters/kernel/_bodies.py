@@ -132,7 +132,9 @@ def _backward_tile(job, tile, grad_h, sums_a, sums_b, block):
         x = word(job, at.X) + skip
         _columns_to_tile(half, x, rows, k, index, values, degree, 0, grad_h, sums_a, block)
     if grad_x:
-        _tile_to_columns(half, 0, grad_x + skip, rows, k, index, values, degree, grad_h, block)
+        out = grad_x + skip
+        base = out if word(job, at.ADD) else 0
+        _tile_to_columns(half, base, out, rows, k, index, values, degree, grad_h, block)
 
 
 @_compiled

@@ -26,6 +26,7 @@ NAMES = (
     "grad_x",  # the rest are 0 where they are not wanted
     "sums_a",
     "sums_b",
+    "add",  # 1 to add to what grad_x holds
     "grad_a",
     "grad_b",
 )
@@ -54,6 +55,7 @@ NAMES = (
     GRAD_X,
     SUMS_A,
     SUMS_B,
+    ADD,
     GRAD_A,
     GRAD_B,
 ) = range(len(NAMES))

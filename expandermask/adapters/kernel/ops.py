@@ -3,6 +3,7 @@
     expandermask::masked_update(y, x, values_a, values_b, index_a, index_b, r, scale) -> (out, h)
     expandermask::masked_update_(y, ...) -> h, which writes the output over y
     expandermask::masked_update_backward(grad, x, h, ..., wanted) -> (grad_x, grad_a, grad_b)
+    expandermask::masked_update_backward_(grad_x, grad, ...) -> (grad_a, grad_b), adding to grad_x
 
 h is scale * x A' in tiles of 16 tokens: float32 (ceil(tokens / 16), r, 16). A gradient that is not
 ``wanted`` comes back with no elements. None of them is differentiable by itself; see `update`.
@@ -63,27 +64,56 @@ def _update(y: Tensor, x: Tensor, out: Tensor, factors: Factors) -> Tensor:
 def _backward(
     grad: Tensor, x: Tensor, h: Tensor, *rest: Tensor | float | list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    factors, (need_x, need_a, need_b) = Factors(*rest[:-1]), rest[-1]  # type: ignore[arg-type,misc]
+    factors, (need_x, *wanted) = Factors(*rest[:-1]), rest[-1]  # type: ignore[arg-type,misc]
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
+    grads = _gradients(grad, x, h, factors, grad_x, wanted, add=False)
+    return x.new_empty(0) if grad_x is None else grad_x, *grads
+
+
+def _backward_(
+    grad_x: Tensor, grad: Tensor, x: Tensor, h: Tensor, *rest: Tensor | float | list[bool]
+) -> tuple[Tensor, Tensor]:
+    factors, wanted = Factors(*rest[:-1]), rest[-1]  # type: ignore[arg-type]
+    if not (grad_x.is_contiguous() and grad_x.shape == x.shape and grad_x.dtype == x.dtype):
+        raise InvalidInputError(
+            f"grad_x must be contiguous and like x, {x.dtype} {tuple(x.shape)}; got "
+            f"{grad_x.dtype} {tuple(grad_x.shape)} with strides {grad_x.stride()}"
+        )
+    return _gradients(grad, x, h, factors, grad_x, wanted, add=True)  # type: ignore[arg-type]
+
+
+def _gradients(
+    grad: Tensor,
+    x: Tensor,
+    h: Tensor,
+    factors: Factors,
+    grad_x: Tensor | None,
+    wanted: list[bool],
+    *,
+    add: bool,
+) -> tuple[Tensor, Tensor]:
+    """Write x's gradient to ``grad_x``, or add it; return the values'."""
     _check(grad, x, factors)
-    if h.shape != _new_h(x, factors.r, "meta").shape:
-        raise InvalidInputError(f"h must be what the forward operator returned, got {h.shape}")
+    if h.shape != _new_h(x, factors.r, "meta").shape or h.dtype != torch.float32:
+        raise InvalidInputError(
+            f"h must be what the forward operator returned, got {h.dtype} {tuple(h.shape)}"
+        )
     grad, x, h = grad.contiguous(), x.contiguous(), h.contiguous()
     words, kept = _words(x, grad, factors)
     chunks = words["chunks"]
-    grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
-    grad_a, sums_a = _new_sums(factors.values_a, chunks, need_a)
-    grad_b, sums_b = _new_sums(factors.values_b, chunks, need_b)
+    grad_a, sums_a = _new_sums(factors.values_a, chunks, wanted[0])
+    grad_b, sums_b = _new_sums(factors.values_b, chunks, wanted[1])
     scratch = h.new_empty(chunks, factors.r, TILE)
     if chunks:
-        own = {"grad": grad, "h": h, "grad_h": scratch, "grad_x": grad_x, "sums_a": sums_a}
-        own |= {"sums_b": sums_b, "grad_a": grad_a, "grad_b": grad_b}
+        own = {"grad": grad, "h": h, "grad_h": scratch, "sums_a": sums_a, "sums_b": sums_b}
+        own |= {"grad_a": grad_a, "grad_b": grad_b}
         # An empty tensor's address is 0, which is how the kernel knows what is not wanted.
         words |= {name: tensor.data_ptr() for name, tensor in own.items()}
+        words |= {"grad_x": 0 if grad_x is None else grad_x.data_ptr(), "add": int(add)}
         run("backward", words)
         run("total", words, threads=1)
     del kept
-    k, d = x.shape[1], grad.shape[1]
-    return grad_x, grad_a[:k], grad_b[:d]
+    return grad_a[: x.shape[1]], grad_b[: grad.shape[1]]
 
 
 def _words(x: Tensor, y: Tensor, factors: Factors) -> tuple[dict[str, int], list[Tensor]]:
@@ -185,27 +215,32 @@ def _fake_backward(
     return tuple(t if want else t.new_empty(0) for t, want in zip(made, wanted, strict=True))
 
 
+def _fake_backward_(grad_x: Tensor, *rest: object) -> tuple[Tensor, ...]:
+    _, _, _, values_a, values_b, *_, wanted = rest
+    assert isinstance(values_a, Tensor)
+    assert isinstance(values_b, Tensor)
+    assert isinstance(wanted, list)
+    made = (values_a.new_empty(values_a.shape), values_b.new_empty(values_b.shape))
+    return tuple(t if want else t.new_empty(0) for t, want in zip(made, wanted, strict=True))
+
+
+_GRADIENT = f"Tensor grad, Tensor x, Tensor h, {_FACTORS}"
 for _name, _schema, _real, _fake in (
+    ("", f"(Tensor y, Tensor x, {_FACTORS}) -> (Tensor, Tensor)", _forward, _fake_forward),
+    ("_", f"(Tensor(a!) y, Tensor x, {_FACTORS}) -> Tensor", _forward_, _fake_forward_),
     (
-        "masked_update",
-        f"(Tensor y, Tensor x, {_FACTORS}) -> (Tensor, Tensor)",
-        _forward,
-        _fake_forward,
-    ),
-    (
-        "masked_update_",
-        f"(Tensor(a!) y, Tensor x, {_FACTORS}) -> Tensor",
-        _forward_,
-        _fake_forward_,
-    ),
-    (
-        "masked_update_backward",
-        f"(Tensor grad, Tensor x, Tensor h, {_FACTORS}, bool[3] wanted)"
-        " -> (Tensor, Tensor, Tensor)",
+        "_backward",
+        f"({_GRADIENT}, bool[3] wanted) -> (Tensor, Tensor, Tensor)",
         _backward,
         _fake_backward,
     ),
+    (
+        "_backward_",
+        f"(Tensor(a!) grad_x, {_GRADIENT}, bool[2] wanted) -> (Tensor, Tensor)",
+        _backward_,
+        _fake_backward_,
+    ),
 ):
-    torch.library.define(f"expandermask::{_name}", _schema)
-    torch.library.impl(f"expandermask::{_name}", "cpu", _real)
-    torch.library.register_fake(f"expandermask::{_name}", _fake)
+    torch.library.define(f"expandermask::masked_update{_name}", _schema)
+    torch.library.impl(f"expandermask::masked_update{_name}", "cpu", _real)
+    torch.library.register_fake(f"expandermask::masked_update{_name}", _fake)

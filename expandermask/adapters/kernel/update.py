@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import Parameter
+from torch.nn import Parameter, functional
 
 from expandermask.adapters.kernel import ops  # noqa: F401  # registers the operators
 from expandermask.adapters.kernel.launch import available, usable
@@ -58,6 +58,34 @@ def masked_update(
     """
     inplace = inplace and not torch.compiler.is_compiling() and _is_temporary(y)
     out: Tensor = _KernelUpdate.apply(y, x, values_a, values_b, index_a, index_b, r, scale, inplace)
+    return out
+
+
+def masked_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    values_a: Tensor,
+    values_b: Tensor,
+    index_a: Tensor,
+    index_b: Tensor,
+    r: int,
+    scale: float,
+) -> Tensor:
+    """x W' + bias + scale * x A' B' for a frozen W (d, k), as `masked_update` of the first two.
+
+    Faster than the two apart, whose gradients of x autograd adds up in a pass of its own: here each
+    direction writes its product with W once and adds the update to it where it lies. Other
+    arguments are those of `masked_update`; weight and bias are of x's dtype and get no gradient.
+
+    Raises
+    ------
+    InvalidInputError
+        As `masked_update` does.
+    """
+    out: Tensor = _KernelLinear.apply(
+        x, values_a, values_b, weight, bias, index_a, index_b, r, scale
+    )
     return out
 
 
@@ -125,3 +153,44 @@ class _KernelUpdate(torch.autograd.Function):
             )
             grads = [g if want else None for g, want in zip(made, wanted, strict=True)]
         return grad if need_y else None, *grads, None, None, None, None, None
+
+
+class _KernelLinear(torch.autograd.Function):
+    """`masked_linear`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        values_a: Tensor,
+        values_b: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *rest: Any,
+    ) -> Tensor:
+        """The product with W, then the update over it; saves W too, which exists anyway."""
+        index_a, index_b, ctx.r, ctx.scale = rest
+        factors = (values_a, values_b, index_a, index_b)
+        out = functional.linear(x, weight, bias)
+        h = torch.ops.expandermask.masked_update_(out, x, *factors, ctx.r, ctx.scale)
+        ctx.save_for_backward(weight, x, h, *factors)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and both values, each only where it is asked for."""
+        weight, *saved = ctx.saved_tensors
+        need_x, need_a, need_b = ctx.needs_input_grad[:3]
+        arguments = (grad, *saved, ctx.r, ctx.scale)
+        operators, grad_x = torch.ops.expandermask, None
+        if need_x:
+            with torch.autocast(grad.device.type, enabled=False):
+                grad_x = torch.mm(grad, weight)
+            made = operators.masked_update_backward_(grad_x, *arguments, [need_a, need_b])
+        else:
+            _, *made = operators.masked_update_backward(*arguments, [False, need_a, need_b])
+        grad_a, grad_b = (
+            g if want else None for g, want in zip(made, (need_a, need_b), strict=True)
+        )
+        return grad_x, grad_a, grad_b, None, None, None, None, None, None

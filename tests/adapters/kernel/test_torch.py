@@ -104,6 +104,8 @@ def test_the_operators_keep_the_rules_of_operators(tokens: int, dtype: torch.dty
     for wanted in ([True, True, True], [False, True, False]):
         arguments = (case.grad, x, h, *values, *case.rest, wanted)
         torch.library.opcheck(operators.masked_update_backward.default, arguments)
+        arguments = (x.clone(), *arguments[:-1], wanted[1:])
+        torch.library.opcheck(operators.masked_update_backward_.default, arguments)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
