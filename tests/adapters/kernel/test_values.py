@@ -111,17 +111,24 @@ def test_what_is_not_finite_reaches_all_it_is_connected_to(bad: float, dtype: to
         assert torch.equal(found.isnan(), reached)
 
 
-def test_bfloat16_rounds_to_nearest_even_and_keeps_nan() -> None:
-    bits = torch.arange(0, 2**16, dtype=torch.int32)
-    y = bits.to(torch.int16).view(torch.bfloat16).reshape(1024, 64)
+def test_bfloat16_passes_through_unchanged() -> None:
+    y = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    y = y.reshape(1024, 64)
     case = make(1024, 8, 64, 8)
-    update = torch.zeros(1024, 8, dtype=torch.bfloat16)
-    found = masked_update(y, update, *case.leaves[2:], *case.rest)
+    nothing = torch.zeros(1024, 8, dtype=torch.bfloat16)
+    found = masked_update(y, nothing, *case.leaves[2:], *case.rest)
     assert torch.equal(found.isnan(), y.isnan())
     assert torch.equal(found[~y.isnan()], y[~y.isnan()])
-    x, one = torch.randn(1024, 1).bfloat16(), torch.ones(1, 1)
-    values = torch.randn(64, 1)
-    index = torch.zeros(1, 1, dtype=torch.uint8), torch.zeros(1, 64, dtype=torch.uint8)
-    zero = torch.zeros(1024, 64, dtype=torch.bfloat16)
-    found = masked_update(zero, x, one, values, *index, 1, 1.0)
-    assert torch.equal(found, (x.float() * values.T).bfloat16())
+
+
+@pytest.mark.parametrize("low", [0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+def test_bfloat16_rounds_to_nearest_even_and_keeps_nan(low: int) -> None:
+    upper = torch.arange(-(2**15), 2**15, 7, dtype=torch.int32)
+    values = (upper * 2**16 + low).view(torch.float32)[:, None]
+    n = len(values)
+    index = torch.zeros(1, 1, dtype=torch.uint8), torch.zeros(1, n, dtype=torch.uint8)
+    y, x = torch.zeros(1, n, dtype=torch.bfloat16), torch.ones(1, 1, dtype=torch.bfloat16)
+    found = masked_update(y, x, torch.ones(1, 1), values, *index, 1, 1.0)[0]
+    wanted = values[:, 0].bfloat16()
+    assert torch.equal(found.isnan(), wanted.isnan())
+    assert torch.equal(found[~wanted.isnan()], wanted[~wanted.isnan()])
