@@ -90,31 +90,35 @@ def masked_linear(
 
 
 def supports(
-    y: Tensor,
     x: Tensor,
     values_a: Tensor,
     values_b: Tensor,
     index_a: Tensor,
     index_b: Tensor,
-    r: int,
+    *,
+    y: Tensor | None = None,
 ) -> bool:
-    """Whether `masked_update` takes these and is faster than the portable path: a few attributes.
+    """Whether the kernel takes these and is faster than the portable path: a few attributes.
 
-    The first yes compiles the kernel: seconds once, then from numba's cache.
+    ``y`` is looked at where it is given: `masked_linear` has none. The first yes compiles the
+    kernel: seconds once, then from numba's cache.
     """
+    factors = (values_a, values_b, index_a, index_b)
+    given = (x, *factors) if y is None else (x, y, *factors)
     return (
         available()
         and x.dim() == 2
         and x.shape[0] >= LEAST_TOKENS
-        and x.numel() + y.numel() >= LEAST_ENTRIES
-        and x.dtype == y.dtype
+        and all(t.dim() == 2 for t in factors)  # the regular layout
+        and x.shape[0] * (x.shape[1] + values_b.shape[0]) >= LEAST_ENTRIES
         and x.dtype in (torch.float32, torch.bfloat16)
+        and (y is None or y.dtype == x.dtype)
         and values_a.dtype == values_b.dtype == torch.float32
         and all(
             (type(t) is Tensor or type(t) is Parameter)
             and t.device.type == "cpu"
             and t.layout == torch.strided
-            for t in (y, x, values_a, values_b, index_a, index_b)
+            for t in given
         )
         and (torch.compiler.is_compiling() or usable())
     )

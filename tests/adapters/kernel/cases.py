@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expandermask.adapters.layer import index_dtype
+from expandermask.adapters.factors import index_dtype
+from expandermask.adapters.kernel import supports
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
 """Of an output or a gradient of its dtype, relative to the largest entry."""
@@ -20,6 +21,11 @@ class Case:
     leaves: tuple[Tensor, Tensor, Tensor, Tensor]
     rest: tuple[Tensor, Tensor, int, float]
     grad: Tensor
+
+    def supported(self) -> bool:
+        """Whether the kernel would be taken."""
+        y, x, *values = self.leaves
+        return supports(x, *values, *self.rest[:2], y=y)
 
 
 def make(

@@ -36,7 +36,7 @@ CASE = (
     "from expandermask.adapters import kernel\n"
     "from tests.adapters.kernel.cases import make\n"
     "case = make(2048, 384, 384, 8)\n"
-    "print(kernel.available(), kernel.supports(*case.leaves, *case.rest[:3]))\n"
+    "print(kernel.available(), case.supported())\n"
 )
 
 
@@ -71,8 +71,8 @@ def test_a_compiler_that_fails_is_warned_of_once_and_done_without(
     monkeypatch.setattr(launch, "_FAILURES", [])
     case = make(2048, 384, 384, 8)
     with pytest.warns(RuntimeWarning, match="without the CPU kernel.*no LLVM"):
-        assert not supports(*case.leaves, *case.rest[:3])
-    assert not supports(*case.leaves, *case.rest[:3])
+        assert not case.supported()
+    assert not case.supported()
     assert not kernel.available()
 
 
@@ -102,10 +102,10 @@ def test_what_was_compiled_is_found_again(tmp_path: Path) -> None:
 @runs
 def test_what_the_kernel_takes() -> None:
     y, x, *values = make(2048, 384, 384, 8).leaves
-    *index, r, _ = make(2048, 384, 384, 8).rest
+    *index, _, _ = make(2048, 384, 384, 8).rest
 
     def takes(y: torch.Tensor, x: torch.Tensor, *values: torch.Tensor) -> bool:
-        return supports(y, x, *values, *index, r)
+        return supports(x, *values, *index, y=y)
 
     assert takes(y, x, *values)
     assert takes(y.bfloat16(), x.bfloat16(), *values)
@@ -116,6 +116,11 @@ def test_what_the_kernel_takes() -> None:
     assert not takes(y.to("meta"), x.to("meta"), *values)
     assert not takes(y, x[None], *values)
     assert not takes(y[:2], x[:2], *values)
+    assert supports(x, *values, *index)
+    assert not supports(x.half(), *values, *index)
+    assert not supports(
+        x, *values, index[0][0], index[1]
+    )  # a column kept whole is no regular index
 
     class Subclass(torch.Tensor):
         """Such as a DTensor."""
