@@ -18,6 +18,7 @@ from expandermask.adapters.factors import (
     uniform_values,
     value_shape,
 )
+from expandermask.adapters.kernel import check_index
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPair
 
@@ -71,8 +72,11 @@ class MaskedAdapter(nn.Module):
         a, b = first_values(pair, seed, embedding=embedding)
         self.values_a = nn.Parameter(a.to(device, dtype))
         self.values_b = nn.Parameter(b.to(device, dtype))
-        self.register_buffer("index_a", index_of(pair.a).to(device), persistent=False)
-        self.register_buffer("index_b", index_of(pair.b).to(device), persistent=False)
+        for side, graph in (("a", pair.a), ("b", pair.b)):
+            index = index_of(graph)
+            if index.dim() == 2:
+                check_index(index, self.r)  # the kernel writes where it says
+            self.register_buffer(f"index_{side}", index.to(device), persistent=False)
         self.register_parameter("rank_gate", None)
         self.register_parameter("module_gate", None)
 

@@ -25,6 +25,7 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.distributed import same_seed
 from expandermask.adapters.fit import bare_module, check_fit
 from expandermask.adapters.layer import MaskedLayer, masked_layer, weight_of
+from expandermask.adapters.packing import allow_packing, forbid_packing
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState, derive_seed
 from expandermask.masks.plan import MaskPair, MaskPlan
@@ -49,8 +50,8 @@ def attach(
     Parameters
     ----------
     model : torch.nn.Module
-        Its target modules (nn.Linear, transformers Conv1D, nn.Embedding) are wrapped in a
-        `MaskedLinear` or `MaskedEmbedding`.
+        Its target modules (nn.Linear, quantized linear layers, transformers Conv1D, nn.Embedding)
+        are wrapped in a `MaskedLinear` or `MaskedEmbedding`.
     adapter : MaskPlan or AdapterConfig
         A plan names its modules itself, so ``target_modules`` is not looked at beside one.
     config : AdapterConfig, optional
@@ -74,7 +75,8 @@ def attach(
         No module matches; the name is taken, or its adapter is merged; the plan does not fit the
         model; a target weight is tied to another parameter, has no storage (meta device), is
         sharded (FSDP2), or sits where its module is not called; a module to save is missing, tied,
-        or overlaps a target; the model is in DistributedDataParallel.
+        quantized, or overlaps a target; bitsandbytes has packed a 4-bit weight for inference; the
+        model is in DistributedDataParallel.
     InfeasibleShapeError
         From making the plan.
 
@@ -141,6 +143,7 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
             set_module(model, place, module)
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(attached.requires_grad.get(key, parameter.requires_grad))
+    allow_packing(model, attached.packing)
     record(model, None)
 
 
@@ -210,7 +213,7 @@ def _put_on(
     heads = {place: _trainable_copy(_original(model, place)) for place in saved}
     if not is_attached(model):
         flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
-        record(model, Attachment({}, (), {}, flags))
+        record(model, Attachment({}, (), {}, flags, forbid_packing(model)))
         model.requires_grad_(False)
     attached = attachment(model)
     for place, adapter in built.items():
