@@ -14,7 +14,6 @@ from typing import Any
 
 from expandermask.errors import FileFormatError
 
-
 MAX_DEPTH = 64
 """How deep arrays and objects may lie in one another in JSON that is read."""
 
@@ -164,7 +163,6 @@ def _require_shallow(data: object) -> None:
         if not level:
             return
     raise FileFormatError(f"JSON nested deeper than {MAX_DEPTH} levels is not read")
-
 
 
 def _umask() -> int:

@@ -181,8 +181,8 @@ def _check_places(entries: dict[str, Entry], room: int, what: str) -> None:
         if entry.first != end:
             wrong = "overlap those" if entry.first < end else "leave a hole after those"
             raise FileFormatError(
-                f"{what}, tensor {name!r:.200}: its data start at byte {entry.first} and {wrong} before "
-                f"them, which end at {end}"
+                f"{what}, tensor {name!r:.200}: its data start at byte {entry.first} and {wrong} "
+                f"before them, which end at {end}"
             )
         end = entry.last
     if end != room:

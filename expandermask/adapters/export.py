@@ -21,10 +21,11 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.distributed import whole
-from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME, require_folder
+from expandermask.adapters.folder import CONFIG_NAME, require_folder
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.tensors import write_tensors
 from expandermask.files import write_text
+from expandermask.masks.adapter_file import WEIGHTS_NAME
 
 PEFT_METADATA = {"format": "pt"}
 

@@ -56,7 +56,7 @@ def adapter_metadata(
     sha256: Mapping[str, str],
 ) -> dict[str, str]:
     """The metadata of an adapter file: the document, and what stock readers look for."""
-    body = {"config": config, "plan": plan, "sha256": sha256}
+    body: dict[str, Any] = {"config": config, "plan": plan, "sha256": sha256}
     body["seal"] = _seal(body, tensors)
     return {"format": "pt", KEY: write_document(FORMAT, FORMAT_VERSION, body, compact=True)}
 
