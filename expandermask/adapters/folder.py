@@ -98,7 +98,7 @@ def _pickle_in(folder: Path) -> str | None:
 
 def _require_inside(path: Path, folder: Path) -> None:
     """The file is in the folder, or is a blob of the cache the folder is a snapshot in."""
-    root, real = folder.resolve(), path.resolve(strict=True)
+    root, real = (Path(os.path.realpath(p, strict=True)) for p in (folder, path))
     allowed = [root, *(p.parent / "blobs" for p in root.parents if p.name == "snapshots")]
     if not any(real.parent == place for place in allowed):
         raise FileFormatError(

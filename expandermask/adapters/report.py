@@ -109,7 +109,7 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
     trainable values               3,072          12,288   0.2500
     gradient bytes                12,288          49,152   0.2500
     AdamW state bytes             24,576          98,304   0.2500
-    adapter file bytes            12,440          49,392   0.2519
+    adapter file bytes            13,480          49,392   0.2729
     index buffer bytes             3,072               0        -
     """
     saved_values = 0
