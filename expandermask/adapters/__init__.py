@@ -25,6 +25,7 @@ from expandermask.adapters.files import save_adapter
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.loading import load_adapter
 from expandermask.adapters.merge import merge, unmerge
+from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "active_adapters",
     "adapter_names",
     "attach",
+    "change_masks",
     "delete_adapter",
     "detach",
     "disable_adapters",

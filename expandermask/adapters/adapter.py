@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expandermask.adapters.factors import (
+    columns_by_rank,
     dense_factor,
     index_of,
     ranks_of,
@@ -127,15 +128,25 @@ class MaskedAdapter(nn.Module):
             return (b @ a).mul_(self.scale)
 
     @torch.no_grad()
-    def touched(self) -> Tensor:
-        """Which entries of the weight the update can change: bool (d, k).
+    def touched(self) -> tuple[Tensor, Tensor] | None:
+        """Rows and columns of the weight's entries that the update can change; None for nearly all.
 
-        Entry (i, j) when row i of B and column j of A share a rank: it follows from the masks.
+        Entry (i, j) when row i of B and column j of A share a rank: it follows from the masks. The
+        two int64 tensors broadcast; an entry may be named twice. O(entries) where the masks are
+        biregular, O(d * k * r) else.
         """
+        columns = columns_by_rank(self.index_a, self.r)
+        if columns is not None and self.index_b.dim() == 2:
+            (d, k), degree = self.shape, self.index_b.shape[0]
+            if 2 * degree * columns.shape[1] > k:
+                return None
+            rows = torch.arange(d, device=columns.device).unsqueeze(1)
+            return rows, columns[self.index_b.t().long()].reshape(d, -1)
         (d, k), r = self.shape, self.r
         a = dense_factor(torch.ones_like(self.values_a), self.index_a, (r, k), torch.float32)
         b = dense_factor(torch.ones_like(self.values_b), self.index_b, (r, d), torch.float32)
-        return b.t() @ a > 0
+        rows, columns = (b.t() @ a > 0).nonzero(as_tuple=True)
+        return (rows, columns) if 2 * rows.numel() <= d * k else None
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -110,6 +110,19 @@ def ranks_of(values: Tensor, index: Tensor, n: int) -> Tensor | None:
     return None if values.dim() == 2 else index.long() // n
 
 
+def columns_by_rank(index: Tensor, r: int) -> Tensor | None:
+    """The features each rank is joined to, int64 (r, degree); None unless the degrees are equal.
+
+    For an index in the regular layout, (left_degree, n).
+    """
+    if index.dim() != 2:
+        return None
+    degrees = torch.bincount(index.reshape(-1).int(), minlength=r)
+    if (degrees != degrees[0]).any():
+        return None
+    return (index.reshape(-1).int().argsort(stable=True) % index.shape[1]).view(r, -1)
+
+
 def _common_degree(support: Support) -> int | None:
     """The degree of every left vertex, if it is one and positive."""
     assert not isinstance(support, BiregularGraph)
