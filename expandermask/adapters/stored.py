@@ -20,7 +20,7 @@ from torch import Tensor
 
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.factors import value_shape
-from expandermask.adapters.tensors import DTYPES, TensorShape
+from expandermask.adapters.tensors import DTYPES, TensorShape, view_of
 from expandermask.errors import FileFormatError, TooLargeError, require_memory
 from expandermask.masks.adapter_file import AdapterDocument, read_document
 from expandermask.masks.declared import DeclaredMask
@@ -108,7 +108,7 @@ class AdapterFile:
         for name, entry in self.entries.items():
             if hashlib.sha256(view[entry.first : entry.last]).hexdigest() != self._hash(name):
                 raise FileFormatError(f"{self._what}: tensor {name!r} was altered: its hash")
-        return {name: _view(buffer, entry) for name, entry in self.entries.items()}
+        return {name: view_of(buffer, entry) for name, entry in self.entries.items()}
 
     def _hash(self, name: str) -> str:
         return self.document.sha256[name]
@@ -249,12 +249,3 @@ def _read_into(stream: BinaryIO, view: memoryview, what: str) -> int:
         return stream.readinto(view) or 0  # type: ignore[attr-defined]
     except OSError as error:
         raise FileFormatError(f"cannot read {what}: {error.strerror}") from None
-
-
-def _view(buffer: bytearray, entry: Entry) -> Tensor:
-    """A tensor that shares the buffer's memory."""
-    dtype, count = DTYPES[entry.dtype], math.prod(entry.shape)
-    if count == 0:
-        return torch.empty(entry.shape, dtype=dtype)
-    flat = torch.frombuffer(buffer, dtype=dtype, count=count, offset=entry.first)
-    return flat.reshape(entry.shape)

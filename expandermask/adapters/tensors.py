@@ -1,7 +1,7 @@
 """safetensors files, written whole: a header, then the tensors' bytes, no copy of them made.
 
 The order is that of the stock writer, larger dtypes first and then by name, so every tensor is
-aligned. Read strictly, they are `expandermask.adapters.stored`'s.
+aligned. Adapters are read by `expandermask.adapters.stored`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,21 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from expandermask.errors import AdapterError
+from expandermask.errors import AdapterError, FileFormatError
 from expandermask.files import replacing
-from expandermask.safetensors_header import LENGTH_BYTES, METADATA
+from expandermask.safetensors_header import (
+    LENGTH_BYTES,
+    METADATA,
+    Entry,
+    header_text,
+    parse_header,
+)
 
 TensorShape = tuple[int, ...]
 
@@ -87,6 +94,34 @@ def header_bytes(
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def read_tensors(data: bytes) -> dict[str, Tensor]:
+    """The tensors in the bytes of any safetensors file, under the strict rules of `parse_header`.
+
+    Raises `FileFormatError` for what is no such file, or holds a dtype that is not read.
+    """
+    what = "the file of tensors"
+    text = header_text(BytesIO(data), len(data), what)
+    start = LENGTH_BYTES + len(text)
+    entries = parse_header(text, len(data) - start, what, metadata=True)
+    buffer = bytearray(memoryview(data)[start:])
+    for name, entry in entries.items():
+        if entry.dtype not in DTYPES:
+            raise FileFormatError(f"{what}: {name!r:.200} has dtype {entry.dtype!r:.20}, not read")
+    return {name: view_of(buffer, entry) for name, entry in entries.items()}
+
+
+def view_of(buffer: bytearray, entry: Entry) -> Tensor:
+    """A tensor that shares the memory of the data of a file; a copy if it is not aligned there."""
+    dtype, count = DTYPES[entry.dtype], math.prod(entry.shape)
+    if count == 0:
+        return torch.empty(entry.shape, dtype=dtype)
+    if entry.first % dtype.itemsize:
+        own = bytearray(memoryview(buffer)[entry.first : entry.last])
+        return torch.frombuffer(own, dtype=dtype).reshape(entry.shape)
+    flat = torch.frombuffer(buffer, dtype=dtype, count=count, offset=entry.first)
+    return flat.reshape(entry.shape)
 
 
 def float32_file_size(

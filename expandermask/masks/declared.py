@@ -19,7 +19,7 @@ from expandermask.masks.edges import declared_edges
 from expandermask.masks.targets import Shape
 
 FORMAT = "expandermask plan"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _EDGE_BYTES = 8
 

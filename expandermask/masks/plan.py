@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from expandermask.certificates import Certificate, certify
+from expandermask.certificates.certificate import seal
 from expandermask.certificates.certify import is_proved_ramanujan
 from expandermask.errors import (
     FileFormatError,
@@ -27,7 +28,7 @@ from expandermask.errors import (
     divisors_between,
     nearest_multiples,
 )
-from expandermask.files import parse_json, read_bytes, write_document, write_text
+from expandermask.files import document_body, parse_json, read_bytes, write_document, write_text
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 from expandermask.graphs.biregular import BiregularGraph, Recipe
 from expandermask.graphs.catalog import ramanujan_graph
@@ -264,11 +265,15 @@ class MaskPlan(Mapping[str, MaskPair]):
     # -- files ---------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """The plan as JSON: one recipe, or the indices, and one hash per mask."""
-        return write_document(FORMAT, FORMAT_VERSION, self._body())
+        """The plan as JSON: one recipe, or the indices, and one hash per mask, and a seal.
+
+        The seal catches damage to the names and the seed, which no mask's hash is of.
+        """
+        body = self._body()
+        return write_document(FORMAT, FORMAT_VERSION, {**body, "seal": seal(self.to_dict())})
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON-ready values, those of `to_json`."""
+        """The plan as JSON-ready values, for a document with a seal of its own."""
         return {"format": FORMAT, "format_version": FORMAT_VERSION, **self._body()}
 
     def _body(self) -> dict[str, Any]:
@@ -286,11 +291,17 @@ class MaskPlan(Mapping[str, MaskPair]):
         where a recipe makes a graph that is not Ramanujan; `TooLargeError`, before any graph is
         made, for masks of more than 2**26 edges or than the memory holds.
         """
-        return cls.from_dict(parse_json(text))
+        body = document_body(parse_json(text), FORMAT, FORMAT_VERSION)
+        data = {"format": FORMAT, "format_version": FORMAT_VERSION, **body}
+        found = data.pop("seal", None)
+        declared_masks(data)  # what is wrong with a field is worth more than that something is
+        if found != seal(data):
+            raise FileFormatError("a plan: its fields were altered, the seal does not fit")
+        return cls.from_dict(data)
 
     @classmethod
     def from_dict(cls, data: object) -> MaskPlan:
-        """`from_json` of values that are parsed already."""
+        """Read `to_dict` back; raises as `from_json` does."""
         masks, fields = declared_masks(data), plan_fields(data)
         made: dict[Recipe, BiregularGraph] = {}  # a file may repeat a recipe that takes long
         pairs = {}

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, load_adapter, save_adapter
-from expandermask.adapters.tensors import DTYPES, write_tensors
+from expandermask.adapters.tensors import DTYPES, read_tensors, write_tensors
 from expandermask.errors import AdapterError, FileFormatError
 from tests.adapters.conftest import WEIGHTS
+from tests.adapters.forgery import framed
 from tests.adapters.models import attached, bits, mlp, same, state
 
 
@@ -145,8 +146,23 @@ def test_the_stock_reader_opens_what_is_written(
     for name, tensor in tensors.items():
         assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
         assert bits(found[name]).equal(bits(tensor))
+    ours = read_tensors(path.read_bytes())
+    assert ours.keys() == found.keys()
+    assert all(bits(ours[name]).equal(bits(tensor)) for name, tensor in found.items())
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"format": "pt", "x": '{"a": "é"}'}
+
+
+def test_tensors_that_are_not_aligned_are_read_all_the_same() -> None:
+    values = torch.arange(3.0)
+    header = {
+        "a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+        "b": {"dtype": "F32", "shape": [3], "data_offsets": [1, 13]},
+    }
+    content = framed(json.dumps(header).encode(), b"\7" + values.numpy().tobytes())
+    assert torch.equal(read_tensors(content)["b"], values)
+    with pytest.raises(FileFormatError, match="dtype 'U9', not read"):
+        read_tensors(content.replace(b"U8", b"U9"))
 
 
 def test_tensors_that_share_memory_or_are_not_in_order_are_written_as_they_are(

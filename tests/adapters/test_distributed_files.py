@@ -1,4 +1,4 @@
-"""Two processes save and load one adapter: sharded tensors whole in the file, errors on all ranks."""
+"""Two processes save and load one adapter: whole tensors in the file, errors on both ranks."""
 
 from __future__ import annotations
 
