@@ -6,13 +6,17 @@ import json
 import math
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from expandermask.errors import FileFormatError
+
+OpenFile = tuple[BinaryIO, int]
+"""A file that is open for reading in bytes, and its size."""
 
 MAX_DEPTH = 64
 """How deep arrays and objects may lie in one another in JSON that is read."""
@@ -128,10 +132,53 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file, with a `FileFormatError` that names the path if it cannot be read."""
+    with reading(path) as (stream, _):
+        return stream.read()
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], *, within: Path | None = None) -> Iterator[OpenFile]:
+    """A file open for reading, and its size; `FileFormatError` if it cannot be opened, or read.
+
+    Only a regular file is opened: a pipe would be waited for, and a device has no end. ``within``
+    is the folder the file has to lie in; a link that leads out of it is then refused, but for those
+    of huggingface_hub's cache, which lead from snapshots to blobs.
+    """
+    where = os.fspath(path)
+    stream = _opened(where, within)
+    with stream:
+        try:
+            yield stream, os.fstat(stream.fileno()).st_size
+        except OSError as error:
+            raise _unreadable(where, error) from None
+
+
+def _opened(where: str, within: Path | None) -> BinaryIO:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FileFormatError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from None
+        if within is not None:
+            _require_within(where, within)
+        if not stat.S_ISREG(os.stat(where).st_mode):
+            raise FileFormatError(f"cannot read {where!r}: it is no regular file")
+        return open(where, "rb")
+    except FileFormatError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError for a null byte in the path
+        raise _unreadable(where, error) from None
+
+
+def _unreadable(where: str, error: Exception) -> FileFormatError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return FileFormatError(f"cannot read {where!r}: {reason}")
+
+
+def _require_within(where: str, folder: Path) -> None:
+    root, real = Path(os.path.realpath(folder)), Path(os.path.realpath(where, strict=True))
+    allowed = [root, *(p.parent / "blobs" for p in root.parents if p.name == "snapshots")]
+    if not any(real.is_relative_to(place) for place in allowed):
+        raise FileFormatError(
+            f"cannot read {where!r}: it is a link that leads out of its folder, to "
+            f"{os.fspath(real)!r}; put the file itself in its place"
+        )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -65,10 +65,16 @@ FREE = ("lora_alpha", "lora_dropout", "target_modules", "scaling", "modules_to_s
 
 
 def bound(found: Any) -> Any:
-    """The `content` without what is free to choose: the fields above, and the seed of a plan."""
+    """The `content` without what is free to choose: the fields above, the seed of a plan, and which
+    of the recipes of one and the same mask is given."""
     config, plan, tensors = found
     config = {name: value for name, value in config.items() if name not in FREE}
-    return config, {name: value for name, value in plan.items() if name != "seed"}, tensors
+    plan = {name: value for name, value in plan.items() if name != "seed"}
+    masks = {
+        module: {side: mask["sha256"] for side, mask in pair.items()}
+        for module, pair in plan.pop("modules").items()
+    }
+    return config, plan, masks, tensors
 
 
 def placed(folder: Path, data: bytes) -> Path:

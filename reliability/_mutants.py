@@ -157,7 +157,8 @@ class Mutants:
         kind = random.choice(KINDS)
         return kind.__name__, kind(self, random)
 
-    def _with(self, header: Any, document: Any) -> bytes:
+    def with_parts(self, header: Any, document: Any) -> bytes:
+        """The file of a parsed header with this document in its metadata."""
         header = copy.deepcopy(header)
         text = json.dumps(document, separators=(",", ":"))
         if isinstance(header, dict) and isinstance(header.get(METADATA), dict):
@@ -194,14 +195,14 @@ class Mutants:
 
     def document_value(self, random: Random) -> bytes:
         """One value, name or item of the document, the seal left as it was."""
-        return self._with(self.parsed, value_changed(self.document, random))
+        return self.with_parts(self.parsed, value_changed(self.document, random))
 
     def forged_document(self, random: Random) -> bytes:
         """The same under a seal that fits, as a forger would."""
         body = dict(self.document)
         name = random.choice(("plan", "plan", "sha256", "config"))
         body[name] = value_changed(body[name], random)
-        return self._with(self.parsed, seal(body, self.parsed))
+        return self.with_parts(self.parsed, seal(body, self.parsed))
 
     def document_token(self, random: Random) -> bytes:
         """One token of the document."""

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -232,9 +233,10 @@ def chunk(task: tuple[str, int, int]) -> tuple[str, Counter[Outcome], list[str]]
     """The outcomes of one reader on the mutants of one seed, and what was not as it should be."""
     name, seed, count = task
     counts, faults = Counter[Outcome](), []
+    warnings.simplefilter("ignore")  # numpy's, of arrays that Python 2 might have written
     for number in range(count):
         kind, outcome = READERS[name](Random(f"{name} {seed} {number}"))
-        counts[kind, outcome.split(" ")[0]] += 1
+        counts[kind, outcome.partition(":")[0]] += 1
         if outcome not in ("refused", "same", "free", "no hash"):
             faults.append(f"Random('{name} {seed} {number}'), {kind}: {outcome}")
     return name, counts, faults

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from expandermask.errors import FileFormatError, InvalidInputError
-from expandermask.files import parse_json, read_bytes
+from expandermask.files import parse_json, read_bytes, reading
 from expandermask.inspection.array_files import open_array, open_arrays
 from expandermask.inspection.supports import StoredTensor
 from expandermask.inspection.tensor_files import open_header, read_header, stored_tensors
@@ -89,7 +89,7 @@ def _open_folder(folder: Path) -> Mapping[str, Any]:
     """The masks of an adapter's folder, or the tensors of a checkpoint's."""
     for name in _WEIGHTS:
         if (folder / name).exists():
-            return _open_tensors(folder / name)
+            return _open_tensors(folder / name, within=folder)
     if (folder / _INDEX).exists():
         return _open_shards(folder)
     pickles = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICKLES)
@@ -98,9 +98,9 @@ def _open_folder(folder: Path) -> Mapping[str, Any]:
     raise FileFormatError(f"{os.fspath(folder)!r} holds none of {', '.join((*_WEIGHTS, _INDEX))}")
 
 
-def _open_tensors(path: Path) -> Mapping[str, Any]:
+def _open_tensors(path: Path, *, within: Path | None = None) -> Mapping[str, Any]:
     """The masks of an adapter's plan, or the tensors of any other safetensors file."""
-    header, start = open_header(path)
+    header, start = open_header(path, within=within)
     if is_adapter(header):
         return read_document(header, repr(os.fspath(path))).build_plan()
     return stored_tensors(path, header, start)
@@ -108,7 +108,8 @@ def _open_tensors(path: Path) -> Mapping[str, Any]:
 
 def _open_shards(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a checkpoint in shards, shard by shard, as its index lists them."""
-    index = parse_json(read_bytes(folder / _INDEX))
+    with reading(folder / _INDEX, within=folder) as (stream, _):
+        index = parse_json(stream.read())
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not all(type(shard) is str for shard in places.values()):
         raise FileFormatError(f"{_INDEX}: weight_map must map names of tensors to names of files")
@@ -128,7 +129,7 @@ def _read_shard(folder: Path, shard: str) -> dict[str, StoredTensor]:
         )
     if not (folder / shard).exists():
         raise FileFormatError(f"{_INDEX} names the shard {shard!r}, which is missing")
-    return read_header(folder / shard)
+    return read_header(folder / shard, within=folder)
 
 
 def _no_pickles(path: Path) -> str:

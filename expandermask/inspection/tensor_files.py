@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.errors import FileFormatError
+from expandermask.files import reading
 from expandermask.inspection.supports import StoredTensor
 from expandermask.safetensors_header import (
     LENGTH_BYTES,
@@ -36,28 +37,27 @@ _NAMES = {
 """The dtypes that can be read, as numpy and torch name them."""
 
 
-def open_header(path: str | os.PathLike[str]) -> tuple[Header, int]:
+def open_header(path: str | os.PathLike[str], *, within: Path | None = None) -> tuple[Header, int]:
     """The header of a safetensors file, and the byte at which its data start.
 
-    Raises `FileFormatError` for a file that is truncated, or no safetensors file.
+    Raises `FileFormatError` for a file that is truncated, or no safetensors file, or not in the
+    folder ``within``, if that is given.
     """
     where = os.fspath(path)
-    try:
-        size = Path(path).stat().st_size
-        with Path(path).open("rb") as stream:
-            text = header_text(stream, size, repr(where))
-    except OSError as error:
-        raise FileFormatError(f"cannot read {where!r}: {error.strerror}") from None
+    with reading(path, within=within) as (stream, size):
+        text = header_text(stream, size, repr(where))
     start = LENGTH_BYTES + len(text)
     return parse_whole_header(text, size - start, repr(where)), start
 
 
-def read_header(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
+def read_header(
+    path: str | os.PathLike[str], *, within: Path | None = None
+) -> dict[str, StoredTensor]:
     """Every tensor of a safetensors file by name; their rows are read when asked for.
 
     Raises as `open_header` does.
     """
-    return stored_tensors(path, *open_header(path))
+    return stored_tensors(path, *open_header(path, within=within))
 
 
 def stored_tensors(
