@@ -9,6 +9,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import _common  # noqa: F401  # puts the package beside this folder first on the path
 import torch
 from torch import nn
 

@@ -254,7 +254,9 @@ def tasks(times: float) -> list[tuple[str, int, int]]:
 
 def main() -> int:
     """Run all chunks, measure memory, print the counts, write the record."""
-    arguments = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--no-memory", action="store_true", help="leave out the large files")
+    arguments = options.parse_args()
     work = tasks(arguments.times)
     counts: dict[str, Counter[Outcome]] = {name: Counter() for name in READERS}
     faults: list[str] = []
@@ -264,7 +266,7 @@ def main() -> int:
             for name, found, wrong in tqdm(spread(chunk, work), total=len(work), disable=None):
                 counts[name] += found
                 faults += wrong
-    ratios = memory(adapter_bytes())
+    ratios = {} if arguments.no_memory else memory(adapter_bytes())
     columns = sorted({outcome for found in counts.values() for _, outcome in found})
     sums = {
         n: {c: sum(k for (_, o), k in found.items() if o == c) for c in columns}
