@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from expandermask.adapters.activate import apply_active
 from expandermask.adapters.adapter import MaskedAdapter, value_dtype
@@ -72,9 +73,10 @@ def attach(
     ------
     AdapterError
         No module matches; the name is taken, or its adapter is merged; the plan does not fit the
-        model; a target weight is tied to another parameter, has no storage (meta device), or sits
-        where its module is not called; a module to save is missing, tied, quantized, or overlaps a
-        target; bitsandbytes has packed a 4-bit weight for inference.
+        model; a target weight is tied to another parameter, has no storage (meta device), is
+        sharded (FSDP2), or sits where its module is not called; a module to save is missing, tied,
+        quantized, or overlaps a target; bitsandbytes has packed a 4-bit weight for inference; the
+        model is in DistributedDataParallel.
     InfeasibleShapeError
         From making the plan.
 
@@ -149,6 +151,11 @@ def require_free(model: nn.Module, name: str) -> None:
     """Raise unless an adapter called ``name`` could be added to ``model``."""
     if not isinstance(model, nn.Module):
         raise AdapterError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, DistributedDataParallel):
+        raise AdapterError(
+            "model is wrapped in DistributedDataParallel, which averages the gradients of the "
+            "parameters it was given and of none that come later; attach to the plain model first"
+        )
     if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name):
         raise InvalidInputError(
             "an adapter's name must be a string without dots that is no attribute of "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from expandermask.errors import AdapterError
 from expandermask.graphs.random import RandomState, draw_seed
 
 
@@ -38,9 +41,55 @@ def like(values: Tensor, target: Tensor) -> Tensor:
     )
 
 
+def require_same(value: object, what: str) -> None:
+    """Raise `AdapterError` on every rank unless ``value`` is the same on all of them.
+
+    All ranks have to call it.
+    """
+    if not _several():
+        return
+    values: list[object] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    others = [rank for rank, theirs in enumerate(values) if theirs != values[0]]
+    if others:
+        raise AdapterError(
+            f"{what} must be the same on every rank, and differ from rank 0's on ranks {others}; "
+            "give the same integer as rng everywhere, or none at all"
+        )
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each rank holds only a part of ``tensor`` (FSDP2, tensor parallelism)."""
+    return isinstance(tensor, DTensor)
+
+
 def is_writer() -> bool:
     """Whether this process writes the files: rank 0, or the only one."""
     return not _several() or dist.get_rank() == 0
+
+
+def on_writer(write: Callable[[], None]) -> None:
+    """Call ``write`` on rank 0 only; every rank returns when it is through, or raises if it failed.
+
+    All ranks have to call it. Rank 0 raises the error itself, the others an `AdapterError` with its
+    message, so that none of them waits for a file that never comes.
+    """
+    outcome: list[str | None] = [None]
+    if not _several():
+        write()
+        return
+    if is_writer():
+        try:
+            write()
+        except BaseException as error:
+            outcome[0] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            dist.broadcast_object_list(outcome, src=0)
+        return
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[0] is not None:
+        raise AdapterError(f"rank 0 could not write: {outcome[0]}")
 
 
 def wait_for_all() -> None:

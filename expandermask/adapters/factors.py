@@ -56,9 +56,11 @@ def index_of(support: Support) -> Tensor:
 
 
 def index_dtype(r: int) -> torch.dtype:
-    """The smallest dtype for ranks below r: uint8 to 256, int16 to 32768 and int32 beyond."""
-    limits = ((2**8, torch.uint8), (2**15, torch.int16))
-    return next((dtype for limit, dtype in limits if r <= limit), torch.int32)
+    """The dtype of ranks below r: uint8 to 256 and int32 beyond.
+
+    Not int16: gloo and NCCL cannot send it, and DistributedDataParallel sends every buffer.
+    """
+    return torch.uint8 if r <= 2**8 else torch.int32
 
 
 def uniform_values(support: Support, seed: int) -> Tensor:
@@ -108,6 +110,19 @@ def ranks_of(values: Tensor, index: Tensor, n: int) -> Tensor | None:
     if index.dim() == 2:
         return index.t().long()
     return None if values.dim() == 2 else index.long() // n
+
+
+def columns_by_rank(index: Tensor, r: int) -> Tensor | None:
+    """The features each rank is joined to, int64 (r, degree); None unless the degrees are equal.
+
+    For an index in the regular layout, (left_degree, n).
+    """
+    if index.dim() != 2:
+        return None
+    degrees = torch.bincount(index.reshape(-1).int(), minlength=r)
+    if (degrees != degrees[0]).any():
+        return None
+    return (index.reshape(-1).int().argsort(stable=True) % index.shape[1]).view(r, -1)
 
 
 def _common_degree(support: Support) -> int | None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.dequantize import is_quantized
+from expandermask.adapters.distributed import is_sharded
 from expandermask.adapters.layer import MaskedLayer, weight_of
 from expandermask.adapters.packing import require_unpacked
 from expandermask.errors import AdapterError
@@ -23,10 +24,10 @@ def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[
     """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
     require_unpacked(model)
     _require_shapes(plan, adaptable_shapes(model))
-    owners = _parameter_owners(model)
+    owners = parameter_owners(model)
     for name in plan:
         _require_own_weight(model, name, owners)
-        _require_called(model, name)
+        require_called(model, name)
     saved = _resolve_saved(model, config.modules_to_save)
     for name in saved:
         if clash := next((t for t in plan if _overlap(t, name)), None):
@@ -61,7 +62,7 @@ def _require_shapes(plan: MaskPlan, shapes: Mapping[str, Shape]) -> None:
             )
 
 
-def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
     """All names of each parameter, by its identity; tied ones have several."""
     owners = defaultdict(list)
     for name, module in bare_modules(model, remove_duplicate=False):
@@ -73,6 +74,11 @@ def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
 def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
     module = bare_module(model, name)
     weight = weight_of(module)
+    if is_sharded(weight):
+        raise AdapterError(
+            f"the weight of {name!r} is sharded already, and values put beside it now would be "
+            "neither sharded nor their gradients averaged; attach first, then call fully_shard"
+        )
     if weight.is_meta:
         raise AdapterError(
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
@@ -107,7 +113,8 @@ def bare_module(model: nn.Module, name: str) -> nn.Module:
     return module.base if isinstance(module, MaskedLayer) else module
 
 
-def _require_called(model: nn.Module, name: str) -> None:
+def require_called(model: nn.Module, name: str) -> None:
+    """Raise if a module around ``name`` can compute without calling it."""
     for parent in _parents(name):
         if isinstance(module := model.get_submodule(parent), _BYPASSING):
             raise AdapterError(

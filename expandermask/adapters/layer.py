@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.compute import adapted_embedding, adapted_linear
 from expandermask.adapters.dequantize import full_precision
+from expandermask.adapters.distributed import is_sharded
 from expandermask.adapters.merging import merge_into, plain_weight, restore
+from expandermask.errors import AdapterError
 from expandermask.masks.targets import is_conv1d
 
 
@@ -60,6 +62,11 @@ class MaskedLayer(nn.Module):
         chosen = tuple(n for n in self.active if n in self.adapters)
         if self.merged or not chosen:
             return
+        if is_sharded(self.weight):
+            raise AdapterError(
+                f"the weight of {name!r} is sharded over several ranks, and an update is merged "
+                "into whole weights; call save_adapter, then load_adapter and merge in one process"
+            )
         if dequantize is not None:
             self._dequantize(name, dequantize)
         weight = plain_weight(self.base, name)

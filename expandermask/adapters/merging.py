@@ -7,7 +7,7 @@ which entries it touches follows from its masks; only their old values are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -62,16 +62,21 @@ def merge_into(
     Returns
     -------
     Tensor
-        One-dimensional, in the weight's dtype: what `restore` takes. About left_degree**2 / r of
-        the weight.
+        In the weight's dtype, what `restore` takes: about left_degree**2 / r of the weight, or all
+        of it where the updates touch more than half.
 
     Raises
     ------
     AdapterError
         See ``safe``.
     """
-    update, touched = _added_up(adapters, transposed)
-    old = weight[touched]
+    update = adapters[0].delta()
+    for adapter in adapters[1:]:
+        update += adapter.delta()
+    if transposed:
+        update = update.t()
+    touched = _touched(adapters, transposed)
+    old = weight[touched].clone()
     new = (old.to(update.dtype) + update[touched]).to(weight.dtype)
     if safe and not new.isfinite().all():
         raise AdapterError(
@@ -91,21 +96,17 @@ def restore(
     weight: Tensor, adapters: Sequence[MaskedAdapter], old: Tensor, *, transposed: bool
 ) -> None:
     """Put back, bit for bit, what `merge_into` of the same adapters has overwritten."""
-    touched = _touched(adapters)
-    weight[touched.t() if transposed else touched] = old.to(weight.dtype)
+    weight[_touched(adapters, transposed)] = old.to(weight.dtype)
 
 
-def _added_up(adapters: Sequence[MaskedAdapter], transposed: bool) -> tuple[Tensor, Tensor]:
-    """The sum of the updates, and the entries any of them touches, laid out as the weight is."""
-    update = adapters[0].delta()
-    for adapter in adapters[1:]:
-        update += adapter.delta()
-    touched = _touched(adapters)
-    return (update.t(), touched.t()) if transposed else (update, touched)
-
-
-def _touched(adapters: Sequence[MaskedAdapter]) -> Tensor:
-    touched = adapters[0].touched()
-    for adapter in adapters[1:]:
-        touched |= adapter.touched()
-    return touched
+def _touched(adapters: Sequence[MaskedAdapter], transposed: bool) -> Any:
+    """An index of the entries that any of the updates touches, laid out as the weight is."""
+    each = [adapter.touched() for adapter in adapters]
+    if any(entries is None for entries in each):
+        return ...
+    if len(each) == 1:
+        rows, columns = each[0]  # type: ignore[misc]
+    else:
+        flat = [[t.reshape(-1) for t in torch.broadcast_tensors(*both)] for both in each]  # type: ignore[misc]
+        rows, columns = (torch.cat(parts) for parts in zip(*flat, strict=True))
+    return (columns, rows) if transposed else (rows, columns)

@@ -32,9 +32,21 @@ def write_tensors(
 
     # Clones, because tensors that share memory are refused by the writer.
     plain = {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()}
-    data = save(plain, metadata)
+    data = _with_metadata_in_order(save(plain, metadata))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _with_metadata_in_order(data: bytes) -> bytes:
+    """The file with its metadata sorted: the writer's order differs from one call to the next."""
+    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
+    header = json.loads(data[LENGTH_BYTES:start])
+    if "__metadata__" not in header:
+        return data
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text + data[start:]
 
 
 def describe(data: bytes) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoModel,
@@ -27,6 +28,8 @@ from expandermask.adapters import (
     parameter_report,
     save_adapter,
 )
+from expandermask.adapters.export import PEFT_METADATA
+from expandermask.adapters.tensors import float32_file_size
 from expandermask.errors import AdapterError
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
 
@@ -131,7 +134,12 @@ def test_file_bytes_are_those_of_real_files(tmp_path: Path) -> None:
         for name in ("ours", "lora", "export")
     }
     assert size["ours"] == report.masked.file_bytes
-    assert size["lora"] == size["export"] == report.lora.file_bytes
+    assert size["lora"] == report.lora.file_bytes
+    with safe_open(tmp_path / "export" / "adapter_model.safetensors", "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()  # the plan, for import_peft
+    assert size["export"] == float32_file_size(shapes, metadata)
+    assert float32_file_size(shapes, PEFT_METADATA) == size["lora"]
 
 
 def test_the_report_prints_and_converts() -> None:

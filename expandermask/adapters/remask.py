@@ -1,0 +1,187 @@
+"""change_masks(): other masks under a training adapter, which keeps what survives the change.
+
+Masks that move while the values train are what dynamic sparse training and rank allocation do
+(for instance RigL: Evci et al. 2020, section 3). What an entry has gathered goes with it; an entry
+that was not there before starts as it would have at the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from expandermask.adapters.adapter import MaskedAdapter, first_values
+from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
+from expandermask.adapters.factors import dense_factor, gather_values, index_of
+from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer
+from expandermask.errors import AdapterError, InvalidInputError
+from expandermask.graphs.random import derive_seed
+from expandermask.masks.plan import MaskPlan
+
+
+@dataclass(frozen=True)
+class _Move:
+    """One factor's values on their way from one index to another."""
+
+    adapter: MaskedAdapter
+    side: str
+    index: Tensor
+    first: Tensor
+    """Values of a fresh adapter with the new masks."""
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        found = getattr(self.adapter, f"values_{self.side}")
+        assert isinstance(found, nn.Parameter)
+        return found
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(r, n) of the dense factor."""
+        return self.adapter.r, self.adapter.shape["ba".index(self.side)]
+
+    def carried(self, values: Tensor, newcomers: Tensor) -> Tensor:
+        """Values or moments at their new places, ``newcomers`` where there were none."""
+        old = getattr(self.adapter, f"index_{self.side}")
+        ones = dense_factor(torch.ones_like(values), old, self.shape, torch.float32)
+        there = gather_values(ones, self.index, newcomers) > 0
+        dense = dense_factor(values, old, self.shape, values.dtype)
+        return torch.where(there, gather_values(dense, self.index, newcomers), newcomers)
+
+
+@torch.no_grad()
+def change_masks(
+    model: nn.Module,
+    plan: MaskPlan,
+    *,
+    name: str | None = None,
+    optimizer: Optimizer | None = None,
+) -> None:
+    """Give an adapter the masks of another plan, in the middle of its training.
+
+    An entry that is in both masks keeps its value and, in ``optimizer``, its moments, bit for bit;
+    one that is no longer there is gone. A newcomer gets the value it has in a fresh adapter of the
+    new plan (in A uniform by its true fan-in, in B zero; for an embedding A zero and B normal) and
+    moments of zero; the optimizer's step counters stay. So with masks that have all changed, the
+    update is zero and trains on as a new one would.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With adapters attached.
+    plan : MaskPlan
+        Masks for the same modules, of the same rank. Where ``left_degree`` changes, scaling
+        "matched" follows it.
+    name : str, optional
+        Which adapter, if several are active.
+    optimizer : torch.optim.Optimizer, optional
+        The one that trains the adapter. Where a parameter keeps its shape it stays the same object;
+        where it does not, the new one takes its place in the optimizer's groups.
+
+    Raises
+    ------
+    AdapterError
+        The plan is for other modules or another rank; the adapter is merged or sharded; or the
+        optimizer holds state that is neither a number nor shaped as the values. Nothing is changed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask import MaskPlan
+    >>> from expandermask.adapters import AdapterConfig, attach, change_masks
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
+    >>> _ = attach(model, AdapterConfig(r=8, left_degree=2), rng=0)
+    >>> change_masks(model, MaskPlan.for_model(model, r=8, left_degree=4, rng=1))
+    >>> model[0].adapters["default"].values_a.shape
+    torch.Size([64, 4])
+    """
+    attached = attachment(model)
+    name, adapter = attached.adapter(name)
+    _require_same_modules(adapter.plan, plan)
+    layers = masked_layers(model, name)
+    if any(name in layer.merged for layer in layers.values()):
+        raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
+    config = replace(adapter.config, left_degree=plan.left_degree)
+    moves = [move for place in plan for move in _moves(layers[place], name, place, plan)]
+    carried = [(move, _carried_state(move, optimizer)) for move in moves]
+    for move, state in carried:
+        _apply(move, state, optimizer)
+    for place, layer in layers.items():
+        layer.adapter(name).scale = config.scale_of(plan[place])
+    attached.adapters[name] = NamedAdapter(plan, config, adapter.heads)
+
+
+def _moves(layer: MaskedLayer, name: str, place: str, plan: MaskPlan) -> Iterator[_Move]:
+    adapter, pair = layer.adapter(name), plan[place]
+    seed = derive_seed(plan.seed, place, "A", "values")
+    embedding = isinstance(layer, MaskedEmbedding)
+    firsts = first_values(pair, seed, embedding=embedding)
+    for side, graph, first in zip("ab", (pair.a, pair.b), firsts, strict=True):
+        values = getattr(adapter, f"values_{side}")
+        if isinstance(values, DTensor):
+            raise AdapterError(
+                f"the values of {place!r} are sharded over processes; change masks before sharding"
+            )
+        yield _Move(adapter, side, index_of(graph).to(values.device), first.to(values))
+
+
+def _carried_state(move: _Move, optimizer: Optimizer | None) -> dict[str, Any]:
+    """The optimizer's state of one parameter, at its new places."""
+    parameter = move.parameter
+    state = {} if optimizer is None else optimizer.state.get(parameter, {})
+    carried = {}
+    for key, value in state.items():
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            carried[key] = value
+        elif value.shape == parameter.shape:
+            carried[key] = move.carried(value, torch.zeros_like(move.first, dtype=value.dtype))
+        else:
+            raise AdapterError(
+                f"the optimizer's state {key!r} has shape {tuple(value.shape)} for values of shape "
+                f"{tuple(parameter.shape)}, so it cannot follow them; leave the optimizer out and "
+                "make a new one"
+            )
+    return carried
+
+
+def _apply(move: _Move, state: dict[str, Any], optimizer: Optimizer | None) -> None:
+    """Put one factor's values, index and optimizer state in place."""
+    parameter = move.parameter
+    values = move.carried(parameter.data, move.first)
+    setattr(move.adapter, f"index_{move.side}", move.index)
+    parameter.grad = None
+    if values.shape == parameter.shape:
+        parameter.copy_(values)
+        if optimizer is not None and state:
+            optimizer.state[parameter].update(state)
+        return
+    new = nn.Parameter(values, requires_grad=parameter.requires_grad)
+    setattr(move.adapter, f"values_{move.side}", new)
+    if optimizer is None:
+        return
+    for group in optimizer.param_groups:
+        group["params"] = [new if p is parameter else p for p in group["params"]]
+    if optimizer.state.pop(parameter, None) is not None:
+        optimizer.state[new] = state
+
+
+def _require_same_modules(own: MaskPlan, plan: object) -> None:
+    if not isinstance(plan, MaskPlan):
+        raise InvalidInputError(f"plan must be a MaskPlan, got {plan!r:.80}")
+    if plan.r != own.r or list(plan) != list(own):
+        odd = sorted(set(plan) ^ set(own))[:1]
+        raise AdapterError(
+            f"the new plan must be for the adapter's {len(own)} modules with r={own.r}, got "
+            f"{len(plan)} modules with r={plan.r}" + (f", differing in {odd[0]!r}" if odd else "")
+        )
+    for place, pair in plan.items():
+        if pair.shape != own[place].shape:
+            raise AdapterError(
+                f"the new masks of {place!r} are for (d, k) = {pair.shape}, not {own[place].shape}"
+            )
