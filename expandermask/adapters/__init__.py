@@ -24,9 +24,10 @@ from expandermask.adapters.attach import attach, detach
 from expandermask.adapters.backend import get_backend, set_backend
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.export import export_peft
-from expandermask.adapters.files import load_adapter, save_adapter
+from expandermask.adapters.files import save_adapter
 from expandermask.adapters.import_peft import import_peft
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
+from expandermask.adapters.loading import load_adapter
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
