@@ -29,7 +29,7 @@ from expandermask.adapters import (
     parameter_report,
     save_adapter,
 )
-from expandermask.adapters.export import PEFT_METADATA
+from expandermask.adapters.peft.export_peft import PEFT_METADATA
 from expandermask.adapters.tensors import float32_file_size
 from expandermask.errors import AdapterError
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
