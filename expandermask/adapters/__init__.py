@@ -1,5 +1,8 @@
 """Masked LoRA on real models: only the surviving entries are stored, trained and saved."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from expandermask.errors import MissingPackageError
 
 try:
@@ -20,15 +23,24 @@ from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.attach import attach, detach
 from expandermask.adapters.backend import get_backend, set_backend
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.export import export_peft
 from expandermask.adapters.files import save_adapter
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.loading import load_adapter
 from expandermask.adapters.merge import merge, unmerge
+from expandermask.adapters.peft.export_peft import export_peft
+from expandermask.adapters.peft.import_peft import import_peft
+from expandermask.adapters.peft.shira import shira_mask_fn
 from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
+if TYPE_CHECKING:
+    from expandermask.adapters.callback import AdapterCallback
+    from expandermask.adapters.peft.config import XoraConfig as XoraConfig
+    from expandermask.adapters.peft.mask_peft import mask_peft as mask_peft
+    from expandermask.adapters.peft.mask_peft import unmask_peft as unmask_peft
+
 __all__ = [
+    "AdapterCallback",
     "AdapterConfig",
     "AdapterCost",
     "MaskedAdapter",
@@ -45,11 +57,39 @@ __all__ = [
     "disable_adapters",
     "export_peft",
     "get_backend",
+    "import_peft",
     "load_adapter",
     "merge",
     "parameter_report",
     "save_adapter",
     "set_adapters",
     "set_backend",
+    "shira_mask_fn",
     "unmerge",
 ]
+
+_LATER = {
+    "AdapterCallback": ("expandermask.adapters.callback", "transformers"),
+    "XoraConfig": ("expandermask.adapters.peft.tuner", "peft"),
+    "mask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),
+    "unmask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),
+}
+"""Names whose modules import a package that takes seconds, and so wait until they are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, package = _LATER[name]
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise MissingPackageError(
+            f"{name} needs {package}; install it with: pip install 'expandermask[torch]'"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -67,7 +67,7 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     attached = attachment(model)
     layers = masked_layers(model).values()
     merged = [layer for layer in layers if layer.merged]
-    dequantized = {id(layer) for layer in merged if layer.original is not None}
+    dequantized = {id(layer): layer.weight.dtype for layer in merged if layer.original is not None}
     active = attached.active
     for layer in merged:
         layer.unmerge()
@@ -79,7 +79,7 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
         attached.active = active
         apply_active(model)
         for layer in merged:
-            layer.merge("", safe=False, dequantize=id(layer) in dequantized)
+            layer.merge("", safe=False, dequantize=dequantized.get(id(layer)))
 
 
 def delete_adapter(model: nn.Module, name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from expandermask.adapters.distributed import whole
 from expandermask.adapters.factors import (
     columns_by_rank,
     dense_factor,
@@ -17,6 +18,7 @@ from expandermask.adapters.factors import (
     uniform_values,
     value_shape,
 )
+from expandermask.adapters.kernel import check_index
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPair
 
@@ -70,8 +72,11 @@ class MaskedAdapter(nn.Module):
         a, b = first_values(pair, seed, embedding=embedding)
         self.values_a = nn.Parameter(a.to(device, dtype))
         self.values_b = nn.Parameter(b.to(device, dtype))
-        self.register_buffer("index_a", index_of(pair.a).to(device), persistent=False)
-        self.register_buffer("index_b", index_of(pair.b).to(device), persistent=False)
+        for side, graph in (("a", pair.a), ("b", pair.b)):
+            index = index_of(graph)
+            if index.dim() == 2:
+                check_index(index, self.r)  # the kernel writes where it says
+            self.register_buffer(f"index_{side}", index.to(device), persistent=False)
         self.register_parameter("rank_gate", None)
         self.register_parameter("module_gate", None)
 
@@ -101,23 +106,30 @@ class MaskedAdapter(nn.Module):
 
         A gate costs one product per value of B, however many tokens follow.
         """
-        values: Tensor = self.values_b
-        if self.rank_gate is not None:
-            gate = self.rank_gate.to(values.dtype)
+        return self._gated(self.values_b, self.rank_gate, self.module_gate)
+
+    def _gated(self, values: Tensor, rank_gate: Gate, module_gate: Gate) -> Tensor:
+        if rank_gate is not None:
+            gate = rank_gate.to(values.dtype)
             ranks = ranks_of(values, self.index_b, self.shape[0])
             if ranks is not None:
                 gate = gate.gather(0, ranks.reshape(-1)).view(ranks.shape)
             values = values * gate
-        if self.module_gate is not None:
-            values = values * self.module_gate.to(values.dtype).reshape(())
+        if module_gate is not None:
+            values = values * module_gate.to(values.dtype).reshape(())
         return values
 
     @torch.no_grad()
     def factors(self) -> tuple[Tensor, Tensor]:
-        """Dense A (r, k) and B (d, r), gates in B, in the values' dtype; zero off their masks."""
+        """Dense A (r, k) and B (d, r), gates in B, in the values' dtype; zero off their masks.
+
+        Where the values are sharded (FSDP2), they are gathered: all ranks have to call it.
+        """
         (d, k), dtype = self.shape, self.values_a.dtype
-        a = dense_factor(self.values_a, self.index_a, (self.r, k), dtype)
-        b = dense_factor(self.gated_b(), self.index_b, (self.r, d), dtype)
+        gates = [g if g is None else whole(g) for g in (self.rank_gate, self.module_gate)]
+        b = self._gated(whole(self.values_b), *gates)
+        a = dense_factor(whole(self.values_a), self.index_a, (self.r, k), dtype)
+        b = dense_factor(b, self.index_b, (self.r, d), dtype)
         return a, b.t().contiguous()
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from expandermask.adapters.activate import apply_active
 from expandermask.adapters.adapter import MaskedAdapter, value_dtype
@@ -24,6 +25,7 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.distributed import same_seed
 from expandermask.adapters.fit import bare_module, check_fit
 from expandermask.adapters.layer import MaskedLayer, masked_layer, weight_of
+from expandermask.adapters.packing import allow_packing, forbid_packing
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState, derive_seed
 from expandermask.masks.plan import MaskPair, MaskPlan
@@ -48,8 +50,8 @@ def attach(
     Parameters
     ----------
     model : torch.nn.Module
-        Its target modules (nn.Linear, transformers Conv1D, nn.Embedding) are wrapped in a
-        `MaskedLinear` or `MaskedEmbedding`.
+        Its target modules (nn.Linear, quantized linear layers, transformers Conv1D, nn.Embedding)
+        are wrapped in a `MaskedLinear` or `MaskedEmbedding`.
     adapter : MaskPlan or AdapterConfig
         A plan names its modules itself, so ``target_modules`` is not looked at beside one.
     config : AdapterConfig, optional
@@ -71,8 +73,10 @@ def attach(
     ------
     AdapterError
         No module matches; the name is taken, or its adapter is merged; the plan does not fit the
-        model; a target weight is tied to another parameter, has no storage (meta device), or sits
-        where its module is not called; a module to save is missing, tied, or overlaps a target.
+        model; a target weight is tied to another parameter, has no storage (meta device), is
+        sharded (FSDP2), or sits where its module is not called; a module to save is missing, tied,
+        quantized, or overlaps a target; bitsandbytes has packed a 4-bit weight for inference; the
+        model is in DistributedDataParallel.
     InfeasibleShapeError
         From making the plan.
 
@@ -139,6 +143,7 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
             set_module(model, place, module)
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(attached.requires_grad.get(key, parameter.requires_grad))
+    allow_packing(model, attached.packing)
     record(model, None)
 
 
@@ -146,6 +151,11 @@ def require_free(model: nn.Module, name: str) -> None:
     """Raise unless an adapter called ``name`` could be added to ``model``."""
     if not isinstance(model, nn.Module):
         raise AdapterError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, DistributedDataParallel):
+        raise AdapterError(
+            "model is wrapped in DistributedDataParallel, which averages the gradients of the "
+            "parameters it was given and of none that come later; attach to the plain model first"
+        )
     if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name):
         raise InvalidInputError(
             "an adapter's name must be a string without dots that is no attribute of "
@@ -203,7 +213,7 @@ def _put_on(
     heads = {place: _trainable_copy(_original(model, place)) for place in saved}
     if not is_attached(model):
         flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
-        record(model, Attachment({}, (), {}, flags))
+        record(model, Attachment({}, (), {}, flags, forbid_packing(model)))
         model.requires_grad_(False)
     attached = attachment(model)
     for place, adapter in built.items():

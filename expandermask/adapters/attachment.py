@@ -40,6 +40,8 @@ class Attachment:
     """The model's own modules in the places where some adapter has a copy, by full name."""
     requires_grad: dict[str, bool] = field(repr=False)
     """The flag every parameter had, by its name before attaching."""
+    packing: dict[str, int] = field(default_factory=dict, repr=False)
+    """What `expandermask.adapters.packing.forbid_packing` turned off, to turn on again."""
 
     def adapter(self, name: str | None) -> tuple[str, NamedAdapter]:
         """An adapter and its name; None stands for the only active one."""

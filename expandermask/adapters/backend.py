@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from expandermask.adapters import kernel
 from expandermask.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -36,16 +36,14 @@ def get_backend() -> str:
     return _chosen
 
 
-def kernel_for(
-    y: Tensor, x: Tensor, a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor, r: int
-) -> Callable[..., Tensor] | None:
-    """The kernel's update function if it takes these inputs and is wanted, else None."""
-    return None
+def wants_kernel(adapter: MaskedAdapter, values_b: Tensor, x: Tensor, y: Tensor | None) -> bool:
+    """Whether the CPU kernel is to compute one adapter's update: it is wanted, able and faster.
 
-
-def wins(rows: Tensor, adapter: MaskedAdapter) -> bool:
-    """Whether the kernel is faster than one dense product with the updated weight."""
-    return False
+    For inputs ``x`` (tokens, k), onto ``y`` (tokens, d), or without it onto the product with a
+    frozen weight. ``values_b`` are B's values with the gates multiplied in.
+    """
+    factors = (adapter.values_a, values_b, adapter.index_a, adapter.index_b)
+    return _chosen == "auto" and kernel.supports(x, *factors, y=y)
 
 
 _chosen = "auto"

@@ -3,7 +3,7 @@
 Four ways to one result, chosen call by call:
 
 - the base alone, where no adapter runs;
-- the CPU kernel, where it is available and wins (`expandermask.adapters.backend`);
+- the CPU kernel, where it is available and faster (`expandermask.adapters.backend`);
 - one product with W + scale * B A, for many tokens in float32 and wider;
 - the update added to whatever the base gives, which works with every base.
 """
@@ -11,12 +11,13 @@ Four ways to one result, chosen call by call:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expandermask.adapters import backend
+from expandermask.adapters import backend, kernel
 from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.function import MaskedAffine, MaskedLookup, MaskedUpdate
 
@@ -33,9 +34,8 @@ def adapted_linear(base: nn.Module, adapters: Sequence[MaskedAdapter], x: Tensor
         output: Tensor = base(x)
         return output
     rows = x.reshape(-1, x.shape[-1])
-    if len(adapters) == 1 and _can_fuse(base, adapters[0], rows):
-        out = _fused(base, adapters[0], rows)
-    else:
+    out = _at_once(base, adapters[0], rows) if len(adapters) == 1 else None
+    if out is None:
         out = base(rows)
         for adapter in adapters:
             out = _with_update(out, rows, adapter)
@@ -63,38 +63,42 @@ def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: T
 def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter) -> Tensor:
     """``y`` (tokens, d) plus one adapter's update for inputs ``rows`` (tokens, k)."""
     x = functional.dropout(rows, adapter.dropout, adapter.training).to(y.dtype)
-    values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
-    update = backend.kernel_for(y, x, *values, *index, adapter.r) or MaskedUpdate.apply
-    out: Tensor = update(y, x, *values, *index, adapter.r, adapter.scale)
+    values_b = adapter.gated_b()
+    factors = (adapter.values_a, values_b, adapter.index_a, adapter.index_b)
+    by_kernel = backend.wants_kernel(adapter, values_b, x, y)
+    update = kernel.masked_update if by_kernel else MaskedUpdate.apply
+    out: Tensor = update(y, x, *factors, adapter.r, adapter.scale)
     return out
 
 
-def _fused(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor:
-    values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
-    weight, bias = base.weight, base.bias
-    out: Tensor = MaskedAffine.apply(rows, *values, weight, bias, *index, adapter.r, adapter.scale)
-    return out
+def _at_once(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor | None:
+    """The base's product and the update in one function, where that is the same and faster.
 
-
-def _can_fuse(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> bool:
-    """Whether to compute with W + scale * B A at once: the same result, and fewer products.
-
-    Not for few tokens or half precision (see `MaskedAffine`), nor where the kernel is faster; nor
-    for a subclass of nn.Linear or of its weight (quantized), a base with hooks or a replaced
+    Not for a subclass of nn.Linear or of its weight (quantized), a base with hooks or a replaced
     forward, an unfrozen base, under autocast, or with dropout, which falls on the update's input
-    alone.
+    alone. Without the kernel, nor for few tokens or half precision (see `MaskedAffine`).
     """
+    if (
+        not is_plain_linear(base)
+        or rows.dtype != base.weight.dtype
+        or (adapter.training and adapter.dropout)
+        or any(parameter.requires_grad for parameter in base.parameters())
+        or torch.is_autocast_enabled(rows.device.type)
+    ):
+        return None
+    values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
+    weight: Any = base.weight
+    bias: Any = base.bias
+    if backend.wants_kernel(adapter, values[1], rows, None):
+        return kernel.masked_linear(rows, weight, bias, *values, *index, adapter.r, adapter.scale)
     d, k = adapter.shape
-    return (
-        is_plain_linear(base)
-        and rows.shape[0] * (d + k) >= 2 * d * k
-        and rows.dtype == base.weight.dtype == adapter.values_a.dtype
-        and rows.dtype in (torch.float32, torch.float64)
-        and not (adapter.training and adapter.dropout)
-        and not any(parameter.requires_grad for parameter in base.parameters())
-        and not torch.is_autocast_enabled(rows.device.type)
-        and not backend.wins(rows, adapter)
-    )
+    many = rows.shape[0] * (d + k) >= 2 * d * k
+    if many and rows.dtype == values[0].dtype and rows.dtype in (torch.float32, torch.float64):
+        fused: Tensor = MaskedAffine.apply(
+            rows, *values, weight, bias, *index, adapter.r, adapter.scale
+        )
+        return fused
+    return None
 
 
 def is_plain_linear(base: nn.Module) -> bool:

@@ -41,6 +41,28 @@ def like(values: Tensor, target: Tensor) -> Tensor:
     )
 
 
+def require_same(value: object, what: str) -> None:
+    """Raise `AdapterError` on every rank unless ``value`` is the same on all of them.
+
+    All ranks have to call it.
+    """
+    if not _several():
+        return
+    values: list[object] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    others = [rank for rank, theirs in enumerate(values) if theirs != values[0]]
+    if others:
+        raise AdapterError(
+            f"{what} must be the same on every rank, and differ from rank 0's on ranks {others}; "
+            "give the same integer as rng everywhere, or none at all"
+        )
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each rank holds only a part of ``tensor`` (FSDP2, tensor parallelism)."""
+    return isinstance(tensor, DTensor)
+
+
 def is_writer() -> bool:
     """Whether this process writes the files: rank 0, or the only one."""
     return not _several() or dist.get_rank() == 0

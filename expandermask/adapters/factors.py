@@ -56,9 +56,11 @@ def index_of(support: Support) -> Tensor:
 
 
 def index_dtype(r: int) -> torch.dtype:
-    """The smallest dtype for ranks below r: uint8 to 256, int16 to 32768 and int32 beyond."""
-    limits = ((2**8, torch.uint8), (2**15, torch.int16))
-    return next((dtype for limit, dtype in limits if r <= limit), torch.int32)
+    """The dtype of ranks below r: uint8 to 256 and int32 beyond.
+
+    Not int16: gloo and NCCL cannot send it, and DistributedDataParallel sends every buffer.
+    """
+    return torch.uint8 if r <= 2**8 else torch.int32
 
 
 def uniform_values(support: Support, seed: int) -> Tensor:

@@ -9,7 +9,10 @@ from typing import Protocol
 from torch import nn
 
 from expandermask.adapters.config import AdapterConfig
+from expandermask.adapters.dequantize import is_quantized
+from expandermask.adapters.distributed import is_sharded
 from expandermask.adapters.layer import MaskedLayer, weight_of
+from expandermask.adapters.packing import require_unpacked
 from expandermask.errors import AdapterError
 from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
 
@@ -30,16 +33,18 @@ def check_fit(
     model: nn.Module, plan: Mapping[str, Sized], config: AdapterConfig
 ) -> tuple[str, ...]:
     """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
+    require_unpacked(model)
     _require_shapes(plan, adaptable_shapes(model))
-    owners = _parameter_owners(model)
+    owners = parameter_owners(model)
     for name in plan:
         _require_own_weight(model, name, owners)
-        _require_called(model, name)
+        require_called(model, name)
     saved = _resolve_saved(model, config.modules_to_save)
     for name in saved:
         if clash := next((t for t in plan if _overlap(t, name)), None):
             raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
         for key, parameter in bare_module(model, name).named_parameters(prefix=name):
+            _require_trainable(key, parameter)
             if others := [o for o in owners[id(parameter)] if not o.startswith(f"{name}.")]:
                 raise AdapterError(
                     f"{key!r}, to be trained with modules_to_save, is tied to {others[0]!r}, which "
@@ -68,7 +73,7 @@ def _require_shapes(plan: Mapping[str, Sized], shapes: Mapping[str, Shape]) -> N
             )
 
 
-def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
     """All names of each parameter, by its identity; tied ones have several."""
     owners = defaultdict(list)
     for name, module in bare_modules(model, remove_duplicate=False):
@@ -80,12 +85,17 @@ def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:
 def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
     module = bare_module(model, name)
     weight = weight_of(module)
+    if is_sharded(weight):
+        raise AdapterError(
+            f"the weight of {name!r} is sharded already, and values put beside it now would be "
+            "neither sharded nor their gradients averaged; attach first, then call fully_shard"
+        )
     if weight.is_meta:
         raise AdapterError(
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
             "count without attaching: parameter_report(MaskPlan.for_model(model))"
         )
-    ties = [other for other in owners[id(weight)] if other != f"{name}.weight"]
+    ties = [other for other in owners[id(weight)] if other.rpartition(".")[0] != name]
     if ties:
         raise AdapterError(
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
@@ -98,13 +108,24 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
         )
 
 
+def _require_trainable(key: str, parameter: nn.Parameter) -> None:
+    """A module to save trains, and quantized weights do not."""
+    if is_quantized(parameter):
+        raise AdapterError(
+            f"{key!r}, to be trained with modules_to_save, is quantized ({type(parameter).__name__}"
+            f" {parameter.dtype}) and cannot train; leave its module out of the quantization, for "
+            "instance by modules_to_not_convert or llm_int8_skip_modules"
+        )
+
+
 def bare_module(model: nn.Module, name: str) -> nn.Module:
     """The module called ``name`` before adapters were put on the model."""
     module = model.get_submodule(name)
     return module.base if isinstance(module, MaskedLayer) else module
 
 
-def _require_called(model: nn.Module, name: str) -> None:
+def require_called(model: nn.Module, name: str) -> None:
+    """Raise if a module around ``name`` can compute without calling it."""
     for parent in _parents(name):
         if isinstance(module := model.get_submodule(parent), _BYPASSING):
             raise AdapterError(

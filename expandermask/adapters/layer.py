@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, Self
+
+import torch
 from torch import Tensor, nn
 
 from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.compute import adapted_embedding, adapted_linear
 from expandermask.adapters.dequantize import full_precision
+from expandermask.adapters.distributed import is_sharded
 from expandermask.adapters.merging import merge_into, plain_weight, restore
+from expandermask.errors import AdapterError
 from expandermask.masks.targets import is_conv1d
 
 
@@ -47,13 +54,21 @@ class MaskedLayer(nn.Module):
         assert isinstance(found, MaskedAdapter)
         return found
 
-    def merge(self, name: str, *, safe: bool = True, dequantize: bool = False) -> None:
-        """Add the active updates to the base's weight; ``name`` is the module's, for errors."""
+    def merge(self, name: str, *, safe: bool = True, dequantize: torch.dtype | None = None) -> None:
+        """Add the active updates to the base's weight; ``name`` is the module's, for errors.
+
+        A quantized base is refused, or stood in for by a plain copy of dtype ``dequantize``.
+        """
         chosen = tuple(n for n in self.active if n in self.adapters)
         if self.merged or not chosen:
             return
-        if dequantize:
-            self._dequantize(name)
+        if is_sharded(self.weight):
+            raise AdapterError(
+                f"the weight of {name!r} is sharded over several ranks, and an update is merged "
+                "into whole weights; call save_adapter, then load_adapter and merge in one process"
+            )
+        if dequantize is not None:
+            self._dequantize(name, dequantize)
         weight = plain_weight(self.base, name)
         adapters = [self.adapter(n) for n in chosen]
         try:
@@ -76,12 +91,19 @@ class MaskedLayer(nn.Module):
         self._requantize()
         self.backup, self.merged = None, ()
 
-    def _dequantize(self, name: str) -> None:
+    def _dequantize(self, name: str, dtype: torch.dtype) -> None:
         """Let a plain copy of a quantized base stand in for it."""
-        plain = full_precision(self.base, name)
+        plain = full_precision(self.base, name, dtype)
         if plain is not self.base:
             self.__dict__["original"] = self.base  # not registered: it is no part of the model now
             self.base = plain
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Take a quantized base along, though it is not registered, to where the model goes."""
+        super()._apply(fn, recurse)
+        if self.original is not None:
+            self.original._apply(fn, recurse)
+        return self
 
     def _requantize(self) -> None:
         if self.original is not None:
@@ -110,7 +132,7 @@ class MaskedLayer(nn.Module):
 class MaskedLinear(MaskedLayer):
     """y = base(x) + sum over the running adapters of scale * B A dropout(x).
 
-    ``base`` is an nn.Linear or transformers' Conv1D, kept as it is.
+    ``base`` is an nn.Linear, a quantized linear layer or transformers' Conv1D, kept as it is.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +142,7 @@ class MaskedLinear(MaskedLayer):
     @property
     def bias(self) -> Tensor | None:
         """The base module's bias."""
-        bias = self.base.bias
+        bias = getattr(self.base, "bias", None)
         return bias if isinstance(bias, Tensor) else None
 
     @property
@@ -152,7 +174,12 @@ def masked_layer(base: nn.Module) -> MaskedLayer:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a linear module or embedding."""
-    weight = module.weight
+    """The weight of a linear module or embedding, maybe packed: for device, dtype and identity.
+
+    Some quantized modules call it otherwise; theirs is the first tensor they have.
+    """
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        weight = next(chain(module.parameters(recurse=False), module.buffers(recurse=False)))
     assert isinstance(weight, Tensor)
     return weight

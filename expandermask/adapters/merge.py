@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from expandermask.adapters.attachment import attachment, masked_layers
+from expandermask.adapters.dequantize import working_dtype
 
 
 def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False) -> None:
@@ -19,14 +20,16 @@ def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False
     safe_merge : bool
         Refuse where a merged entry would be infinite or NaN.
     dequantize : bool
-        Let a full-precision copy stand in for a quantized base while merged; without it such a base
-        is refused, since an update cannot be added to rounded integers.
+        Let a full-precision copy stand in for a quantized base while merged, as a plain nn.Linear
+        (or nn.Embedding) in the dtype the model computes in; `unmerge` puts the very same quantized
+        module back. Without it such a base is refused, since an update cannot be added to rounded
+        integers. Known are the weights of torchao, bitsandbytes, optimum-quanto and HQQ.
 
     Raises
     ------
     AdapterError
         No adapters are attached, a base weight is not a plain floating-point parameter (quantized,
-        parametrized), or see ``safe_merge``; the model is then unchanged.
+        parametrized) or cannot be dequantized, or see ``safe_merge``; the model is then unchanged.
 
     Examples
     --------
@@ -44,10 +47,11 @@ def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False
     True
     """
     attachment(model)
+    dtype = working_dtype(model) if dequantize else None
     unmerged = {n: layer for n, layer in masked_layers(model).items() if not layer.merged}
     try:
         for name, layer in unmerged.items():
-            layer.merge(name, safe=safe_merge, dequantize=dequantize)
+            layer.merge(name, safe=safe_merge, dequantize=dtype)
     except BaseException:
         for layer in unmerged.values():
             layer.unmerge()

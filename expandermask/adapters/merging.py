@@ -7,13 +7,16 @@ which entries it touches follows from its masks; only their old values are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.errors import AdapterError
+
+PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""float8 is not among them: its numbers go with a scale that is stored elsewhere."""
 
 
 def plain_weight(base: nn.Module, what: str) -> Tensor:
@@ -22,13 +25,18 @@ def plain_weight(base: nn.Module, what: str) -> Tensor:
     Not to one that is quantized (a tensor subclass, or no floating-point numbers) or parametrized.
     """
     weight = base._parameters.get("weight")
-    if type(weight) is not nn.Parameter or not weight.is_floating_point():
+    if not is_plain(weight):
         raise AdapterError(
             f"the weight of {what!r} is not a plain floating-point parameter (quantized or "
             "parametrized?), so nothing can be merged into it; of a quantized base ask for "
             "merge(model, dequantize=True)"
         )
     return weight
+
+
+def is_plain(weight: Tensor | None) -> TypeGuard[nn.Parameter]:
+    """Whether ``weight`` holds its numbers as they are: no subclass, no integers, no float8."""
+    return type(weight) is nn.Parameter and weight.dtype in PLAIN_DTYPES
 
 
 @torch.no_grad()

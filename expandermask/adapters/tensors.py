@@ -23,7 +23,7 @@ from expandermask.safetensors_header import (
     METADATA,
     Entry,
     header_text,
-    parse_header,
+    parse_whole_header,
 )
 
 TensorShape = tuple[int, ...]
@@ -96,20 +96,20 @@ def header_bytes(
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
-def read_tensors(data: bytes) -> dict[str, Tensor]:
-    """The tensors in the bytes of any safetensors file, under the strict rules of `parse_header`.
+def read_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and metadata of any safetensors file, under the strict rules of `parse_header`.
 
     Raises `FileFormatError` for what is no such file, or holds a dtype that is not read.
     """
     what = "the file of tensors"
     text = header_text(BytesIO(data), len(data), what)
     start = LENGTH_BYTES + len(text)
-    entries = parse_header(text, len(data) - start, what, metadata=True)
+    entries, metadata = parse_whole_header(text, len(data) - start, what)
     buffer = bytearray(memoryview(data)[start:])
     for name, entry in entries.items():
         if entry.dtype not in DTYPES:
             raise FileFormatError(f"{what}: {name!r:.200} has dtype {entry.dtype!r:.20}, not read")
-    return {name: view_of(buffer, entry) for name, entry in entries.items()}
+    return {name: view_of(buffer, entry) for name, entry in entries.items()}, metadata
 
 
 def view_of(buffer: bytearray, entry: Entry) -> Tensor:

@@ -27,10 +27,10 @@ def find_targets(
     model : torch.nn.Module
         Any model, on any device, the meta device included.
     target_modules : str or iterable of str
-        "all-linear" for every `torch.nn.Linear` and transformers `Conv1D` except the output
-        embedding and a classification head; any other string is a regular expression that must
-        match a module's whole name; a list matches names that equal an item or end in ``.item``.
-        By these two ways an embedding can be named as well.
+        "all-linear" for every `torch.nn.Linear`, quantized linear layer and transformers `Conv1D`
+        except the output embedding and a classification head; any other string is a regular
+        expression that must match a module's whole name; a list matches names that equal an item
+        or end in ``.item``. By these two ways an embedding can be named as well.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def adaptable_shapes(model: nn.Module) -> dict[str, Shape]:
     return {
         name: shape
         for name, module in bare_modules(model)
-        if (shape := _shape_of(module)) is not None
+        if (shape := adaptable_shape(module)) is not None
     }
 
 
@@ -102,15 +102,15 @@ def bare_modules(
             yield (outer if outer in layers and leaf == "base" else name), module
 
 
-def _shape_of(module: nn.Module) -> Shape | None:
+def adaptable_shape(module: nn.Module) -> Shape | None:
     """(d, k) of a module that can be adapted, by its attributes: weights may be packed."""
     from torch import nn
 
     if is_conv1d(module):
         weight = module.weight
         return int(weight.shape[1]), int(weight.shape[0])  # type: ignore[index]
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
+    if isinstance(module, nn.Linear) or is_packed_linear(module):
+        return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]
     if _is_embedding(module):
         return int(module.embedding_dim), int(module.num_embeddings)  # type: ignore[arg-type]
     return None
@@ -127,6 +127,24 @@ def is_conv1d(module: nn.Module) -> bool:
     return any(
         t.__name__ == "Conv1D" and t.__module__.startswith("transformers")
         for t in type(module).__mro__
+    )
+
+
+def is_packed_linear(module: nn.Module) -> bool:
+    """Whether ``module`` is a quantized linear layer that is no nn.Linear, as HQQ's and AWQ's are.
+
+    Told by what such classes have in common, so that none of their libraries is imported: the name
+    says Linear, ``in_features`` and ``out_features`` are numbers, and integers are stored.
+    """
+    from torch import nn
+
+    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return (
+        not isinstance(module, nn.Linear)
+        and "Linear" in type(module).__name__
+        and all(isinstance(size, int) and size > 0 for size in sizes)
+        and any(not tensor.is_floating_point() for tensor in tensors)
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoModel,
@@ -28,6 +29,8 @@ from expandermask.adapters import (
     parameter_report,
     save_adapter,
 )
+from expandermask.adapters.peft.export_peft import PEFT_METADATA
+from expandermask.adapters.tensors import float32_file_size
 from expandermask.errors import AdapterError
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
 
@@ -137,7 +140,12 @@ def test_file_bytes_are_those_of_real_files(tmp_path: Path) -> None:
     }
     assert size["ours"] == report.masked.file_bytes
     assert size["plan"] == parameter_report(plan).masked.file_bytes
-    assert size["lora"] == size["export"] == report.lora.file_bytes
+    assert size["lora"] == report.lora.file_bytes
+    with safe_open(tmp_path / "export" / "adapter_model.safetensors", "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()  # the plan, for import_peft
+    assert size["export"] == float32_file_size(shapes, metadata)
+    assert float32_file_size(shapes, PEFT_METADATA) == size["lora"]
 
 
 def test_the_file_of_llama_2_7b_is_its_values_and_two_per_cent() -> None:

@@ -1,7 +1,8 @@
 """export_peft(): the adapter as a stock Hugging Face PEFT LoRA checkpoint, dense.
 
 Written are the two files PEFT reads, by its own names and with nothing it does not know, so that
-``PeftModel.from_pretrained(base, folder)`` needs none of this library.
+``PeftModel.from_pretrained(base, folder)`` needs none of this library. The plan and the config go
+into the metadata of the tensor file, where PEFT does not look and `import_peft` does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from expandermask.adapters.attachment import (
     masked_layers,
     saved_tensors,
 )
-from expandermask.adapters.distributed import whole
+from expandermask.adapters.distributed import on_writer, whole
 from expandermask.adapters.folder import CONFIG_NAME, require_folder
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.tensors import write_tensors
@@ -28,6 +29,7 @@ from expandermask.files import write_text
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 
 PEFT_METADATA = {"format": "pt"}
+PLAN_KEY, CONFIG_KEY = "expandermask_plan", "expandermask_config"
 
 
 def export_peft(
@@ -37,8 +39,9 @@ def export_peft(
 
     ``lora_A`` (r, k) and ``lora_B`` (d, r) hold zeros off the masks; PEFT's factor lora_alpha / r
     is made to equal this adapter's scale. The target modules are written as one regular expression
-    of full names, so exactly the same modules are adapted. Values come back as they are, but the
-    masks do not: training on in PEFT fills the zeros. To keep them use `save_adapter`.
+    of full names, so exactly the same modules are adapted. Training on in PEFT fills the zeros;
+    until then `import_peft` gives the masked adapter back. Under torch.distributed all ranks have
+    to call it, and rank 0 writes.
 
     Raises
     ------
@@ -71,13 +74,18 @@ def export_peft(
             tensors |= {peft_name(place, "A"): a, peft_name(place, "B"): b}
     for key, tensor in saved_tensors(adapter).items():
         tensors[f"base_model.model.{key}"] = whole(tensor)
-    write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA)
+    own = {PLAN_KEY: adapter.plan.to_json(), CONFIG_KEY: json.dumps(adapter.config.to_dict())}
     # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
     linear = [layer for layer in layers.values() if isinstance(layer, MaskedLinear)]
     fan_in_fan_out = bool(linear) and all(layer.is_transposed for layer in linear)
     scales = {place: layer.adapter(name).scale for place, layer in layers.items()}
     config = _peft_config(adapter, scales, fan_in_fan_out, getattr(model, "name_or_path", None))
-    write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    def write() -> None:
+        write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA | own)
+        write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
+
+    on_writer(write)
 
 
 def peft_name(module: str, side: str, embedding: bool = False) -> str:

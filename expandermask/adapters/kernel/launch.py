@@ -1,0 +1,106 @@
+"""Compiling the kernel at first use, and running it on the threads that torch already has.
+
+numba's own thread pools would fight torch's for the cores, and abort in forked workers. The bodies
+are C callbacks instead, and are handed to the OpenMP runtime that torch itself is linked to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+
+from expandermask.adapters.kernel import _job
+
+_FOLDER = Path(__file__).parent
+_BODIES = ("forward", "backward", "total")
+_MACHINE_CAN = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2") and os.environ.get(
+    "NUMBA_DISABLE_JIT", "0"
+) in ("", "0")
+"""Where the kernel was measured to win; a constant, so that torch.compile can trace it."""
+
+
+def available() -> bool:
+    """Whether the kernel runs here: an x86-64 CPU with AVX2 or AVX-512, and numba compiling.
+
+    Asking compiles nothing.
+    """
+    return _MACHINE_CAN and not _FAILURES
+
+
+def usable() -> bool:
+    """Whether the kernel has compiled, which is tried at the first call: about five seconds.
+
+    A numba that cannot is warned of once; everything then goes on without the kernel.
+    """
+    if not available():
+        return False
+    try:
+        for name in _BODIES:
+            compiled(name)
+    except Exception as error:
+        _FAILURES.append(repr(error))
+        warnings.warn(f"going on without the CPU kernel: {error!r}", RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+_FAILURES: list[str] = []
+
+
+def run(name: str, words: dict[str, int], *, threads: int | None = None) -> None:
+    """Run the body ``name`` on a job, by default on as many of torch's threads as it has chunks.
+
+    The caller keeps alive what the addresses in ``words`` point to; words left out are 0.
+    """
+    job = (ctypes.c_int64 * len(_job.NAMES))(*[words.get(word, 0) for word in _job.NAMES])
+    threads = threads or min(torch.get_num_threads(), words["chunks"])
+    body, address = compiled(name), ctypes.addressof(job)
+    if threads > 1 and (parallel := _parallel()) is not None:
+        parallel(body.address, address, threads, 0)
+    else:
+        body.ctypes(address)
+
+
+@cache
+def compiled(name: str) -> Any:
+    """The body ``name`` as a numba C callback: seconds once, then from numba's cache.
+
+    numba looks at one source file to see whether what it cached is still right; the bodies come
+    from several, so their checksum is made part of the key.
+    """
+    from numba import cfunc
+
+    from expandermask.adapters.kernel import _bodies
+
+    sources = sorted(_FOLDER.glob("_*.py"))
+    fingerprint = crc32(b"".join(source.read_bytes() for source in sources))
+    body = getattr(_bodies, f"{name}_body")(fingerprint)
+    try:
+        return cfunc("void(int64)", cache=True, error_model="numpy")(body)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):  # no folder that numba may write to
+            raise
+        return cfunc("void(int64)", error_model="numpy")(body)
+
+
+@cache
+def _parallel() -> Callable[..., None] | None:
+    """GOMP_parallel of the OpenMP runtime torch is linked to, or None where it has none."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        # A symbol of a library is looked up in those it is linked to as well.
+        function = ctypes.CDLL(os.fspath(library)).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    function.restype = None
+    run_parallel: Callable[..., None] = function
+    return run_parallel

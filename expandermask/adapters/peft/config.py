@@ -1,0 +1,138 @@
+"""XoraConfig: masked LoRA described the way PEFT describes its methods."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from peft import PeftConfig
+from peft.utils import PeftType
+
+from expandermask.adapters.config import AdapterConfig
+from expandermask.errors import InvalidInputError
+from expandermask.graphs.catalog import METHODS
+from expandermask.graphs.random import draw_seed
+
+
+def _extended(name: str) -> PeftType:
+    """The member ``name`` of PEFT's enum of methods, made if it is not there.
+
+    An enum with members cannot be subclassed, and PEFT registers no method outside it.
+    """
+    if name in PeftType.__members__:
+        return PeftType[name]
+    member = str.__new__(PeftType, name)
+    member._name_ = member._value_ = name
+    setattr(PeftType, name, member)
+    PeftType._member_names_.append(name)
+    PeftType._member_map_[name] = member
+    PeftType._value2member_map_[name] = member
+    return member
+
+
+XORA = _extended("XORA")
+
+Names = str | list[str] | set[str] | None
+"""Module names as PEFT takes them: one regular expression, or a list of name endings."""
+
+
+@dataclass
+class XoraConfig(PeftConfig):
+    """Masked LoRA for ``peft.get_peft_model``: the fields of `AdapterConfig` under PEFT's names.
+
+    Parameters
+    ----------
+    r, left_degree : int
+        Rank, and entries kept in each column of A and each row of B, 2 <= left_degree <= r.
+    lora_alpha, lora_dropout : float
+        Numerator of the scale, and probability of dropping an input of the update while training.
+    scaling : {"matched", "paper"}
+        lora_alpha / sqrt(r * left_degree), or lora_alpha / r; see `AdapterConfig`.
+    target_modules : str, list of str or None
+        "all-linear" (all linear modules but the head, as `find_targets` has it), a regular
+        expression for whole names, or name endings; embeddings by name only. None asks PEFT's table
+        of architectures.
+    exclude_modules, layers_to_transform, layers_pattern, modules_to_save
+        As in ``peft.LoraConfig``.
+    mask_method : str
+        How masks are made, as in `ramanujan_graph`.
+    mask_seed : int, optional
+        Seed of all masks and first values, in [0, 2**64). If None, one is drawn when a model first
+        gets the adapter, and kept here: masks are not saved but made again from it.
+
+    Raises
+    ------
+    InvalidInputError
+        A value out of range, or ``layers_to_transform`` and ``layers_pattern`` used otherwise than
+        PEFT can use them.
+
+    Examples
+    --------
+    >>> from expandermask.adapters import XoraConfig
+    >>> config = XoraConfig(r=32, target_modules=["query", "value"], mask_seed=0)
+    >>> config.peft_type.value, config.scale
+    ('XORA', 2.0)
+    """
+
+    r: int = 64
+    left_degree: int = 2
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    scaling: str = "matched"
+    target_modules: Names = "all-linear"
+    exclude_modules: Names = None
+    layers_to_transform: int | list[int] | None = None
+    layers_pattern: str | list[str] | None = None
+    modules_to_save: list[str] | None = None
+    mask_method: str = "auto"
+    mask_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = XORA
+        for field in ("target_modules", "exclude_modules"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                setattr(self, field, set(value))
+        self.adapter_config()
+        if self.mask_method not in METHODS:
+            raise InvalidInputError(
+                f"mask_method must be one of {METHODS}, got {self.mask_method!r}"
+            )
+        if self.mask_seed is not None:
+            self.mask_seed = draw_seed(self.mask_seed)
+        self._check_layers()
+
+    def adapter_config(self) -> AdapterConfig:
+        """The same numbers as an `AdapterConfig`, which checks them; names stay PEFT's matter."""
+        return AdapterConfig(
+            r=self.r,
+            left_degree=self.left_degree,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            scaling=self.scaling,
+        )
+
+    @property
+    def scale(self) -> float:
+        """The factor on B A x."""
+        return self.adapter_config().scale
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, sets in order, so that one config always gives one file."""
+        fields = asdict(self)
+        return {k: sorted(v) if isinstance(v, set) else v for k, v in fields.items()}
+
+    def _check_layers(self) -> None:
+        """PEFT looks at these two only together and beside a list, and says nothing otherwise."""
+        if self.layers_to_transform is None:
+            if self.layers_pattern:
+                raise InvalidInputError(
+                    f"layers_pattern={self.layers_pattern!r} says where layers_to_transform counts "
+                    "and needs it; give layers_to_transform too"
+                )
+        elif isinstance(self.target_modules, str):
+            raise InvalidInputError(
+                f"layers_to_transform needs a list of target_modules, got "
+                f"{self.target_modules!r}; a regular expression can name the layers itself"
+            )

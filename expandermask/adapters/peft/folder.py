@@ -1,0 +1,174 @@
+"""A stock PEFT LoRA folder, read strictly: its factors, its scale, and what else it holds.
+
+``adapter_config.json`` has to describe plain LoRA, and every field this reader does not know has to
+be off; ``adapter_model.safetensors`` has to hold whole pairs of factors. Pickles are not opened.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from expandermask.adapters.folder import CONFIG_NAME
+from expandermask.adapters.tensors import read_tensors
+from expandermask.errors import FileFormatError, require_memory
+from expandermask.files import parse_json, reading
+from expandermask.masks.adapter_file import WEIGHTS_NAME
+
+Factors = tuple[Tensor, Tensor]
+"""Dense A (r, k) and B (d, r)."""
+
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(.+)\.lora_(?:(embedding_)?([AB])|([AB])\.weight)")
+
+_HARMLESS = {
+    *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "target_modules", "exclude_modules", "fan_in_fan_out"),
+    *("layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size"),
+    *("loftq_config", "eva_config", "ensure_weight_tying"),
+}
+"""Fields that say how an adapter was made, or where: its tensors' names say that as well."""
+
+_READ = {
+    *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "modules_to_save"),
+    *("alpha_pattern", "bias", "init_lora_weights"),
+}
+_INITS = (True, False, "gaussian", "eva", "orthogonal")
+"""First values that leave the base's weights alone; others, such as PiSSA's, change them."""
+
+
+@dataclass(frozen=True)
+class PeftFolder:
+    """What a folder holds, checked against itself."""
+
+    r: int
+    dropout: float
+    factors: Mapping[str, Factors]
+    """By the module's name in the base model."""
+    scales: Mapping[str, float]
+    """The factor on B A x of each module."""
+    modules_to_save: tuple[str, ...]
+    others: Mapping[str, Tensor] = field(repr=False)
+    """Every other tensor, by its name in the base model."""
+    metadata: Mapping[str, str] = field(repr=False)
+
+
+def read_folder(folder: Path) -> PeftFolder:
+    """Read and check a folder; `FileFormatError` for anything but plain LoRA in safetensors."""
+    config = _config(_content(folder / CONFIG_NAME))
+    if not (folder / WEIGHTS_NAME).exists() and (folder / "adapter_model.bin").exists():
+        raise FileFormatError(
+            f"{str(folder)!r} holds adapter_model.bin, a pickle, which is not opened; save it "
+            "again with PEFT's save_pretrained(safe_serialization=True)"
+        )
+    tensors, metadata = read_tensors(_content(folder / WEIGHTS_NAME))
+    factors, others = _sorted(tensors, config["r"])
+    return PeftFolder(
+        r=config["r"],
+        dropout=float(config.get("lora_dropout") or 0.0),
+        factors=factors,
+        scales={name: _scale(config, name) for name in factors},
+        modules_to_save=tuple(config.get("modules_to_save") or ()),
+        others=others,
+        metadata=metadata,
+    )
+
+
+def _config(text: bytes) -> dict[str, Any]:
+    """The fields of ``adapter_config.json``, if they describe plain LoRA."""
+    config = parse_json(text)
+    if not isinstance(config, dict):
+        raise FileFormatError(f"{CONFIG_NAME} must be a JSON object")
+    if config.get("peft_type") != "LORA":
+        raise FileFormatError(
+            f"{CONFIG_NAME} has peft_type={config.get('peft_type')!r}; only 'LORA' can be imported"
+        )
+    if (bias := config.get("bias", "none")) != "none":
+        raise FileFormatError(f"{CONFIG_NAME} has bias={bias!r}; only bias='none' can be imported")
+    if (init := config.get("init_lora_weights", True)) not in _INITS:
+        raise FileFormatError(
+            f"{CONFIG_NAME} has init_lora_weights={init!r}, which may change the base's weights; "
+            "convert it to plain LoRA with PEFT first"
+        )
+    for name in sorted(config.keys() - _READ - _HARMLESS):
+        if config[name]:
+            raise FileFormatError(
+                f"{CONFIG_NAME} has {name}={config[name]!r:.80}, which is no plain LoRA"
+            )
+    _require_numbers(config)
+    return config
+
+
+def _require_numbers(config: dict[str, Any]) -> None:
+    """The fields that are computed with are numbers of the right kind."""
+    if type(config.get("r")) is not int or config["r"] < 1:
+        raise FileFormatError(f"{CONFIG_NAME}: r must be an integer >= 1, got {config.get('r')!r}")
+    patterns = config.get("alpha_pattern") or {}
+    alphas = [config.get("lora_alpha"), *(patterns.values() if type(patterns) is dict else [None])]
+    if any(type(alpha) not in (int, float) or alpha <= 0 for alpha in alphas):
+        raise FileFormatError(
+            f"{CONFIG_NAME}: lora_alpha and alpha_pattern must be positive numbers: {alphas!r:.80}"
+        )
+    saved = config.get("modules_to_save") or []
+    if type(saved) is not list or not all(type(name) is str for name in saved):
+        raise FileFormatError(f"{CONFIG_NAME}: modules_to_save must be a list of names: {saved!r}")
+
+
+def _scale(config: dict[str, Any], name: str) -> float:
+    """The factor on a module's update, by PEFT's rules for patterns and rank-stabilised LoRA."""
+    alpha = config["lora_alpha"]
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        try:
+            found = re.match(rf"(.*\.)?({pattern})$", name)
+        except re.error as error:
+            raise FileFormatError(f"{CONFIG_NAME}: alpha_pattern {pattern!r}: {error}") from None
+        if found:
+            alpha = value
+            break
+    r: int = config["r"]
+    return float(alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r)
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file of the folder; a link that leads out of it is refused."""
+    with reading(path, within=path.parent) as (stream, size):
+        require_memory(size, os.fspath(path))
+        return stream.read()
+
+
+def _sorted(tensors: Mapping[str, Tensor], r: int) -> tuple[dict[str, Factors], dict[str, Tensor]]:
+    """The factors in pairs, by module, and every other tensor."""
+    sides: dict[str, dict[str, Tensor]] = {}
+    others: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if not key.startswith(_PREFIX):
+            raise FileFormatError(f"tensor {key!r} is not named as PEFT names tensors")
+        name = key.removeprefix(_PREFIX)
+        if match := _FACTOR.fullmatch(name):
+            sides.setdefault(match[1], {})[match[3] or match[4]] = tensor
+        else:
+            others[name] = tensor
+    if not sides:
+        raise FileFormatError(f"{WEIGHTS_NAME} holds no lora_A and lora_B")
+    return {name: _pair(name, both, r) for name, both in sides.items()}, others
+
+
+def _pair(name: str, sides: dict[str, Tensor], r: int) -> Factors:
+    if set(sides) != {"A", "B"}:
+        raise FileFormatError(f"module {name!r} has only lora_{next(iter(sides))}")
+    a, b = sides["A"], sides["B"]
+    if a.dim() != 2 or b.dim() != 2 or a.shape[0] != r or b.shape[1] != r:
+        raise FileFormatError(
+            f"module {name!r}: lora_A {list(a.shape)} and lora_B {list(b.shape)} must be "
+            f"(r, k) and (d, r) with r={r}"
+        )
+    if not (a.is_floating_point() and b.is_floating_point()):
+        raise FileFormatError(f"module {name!r}: factors must be floating-point, got {a.dtype}")
+    return a, b

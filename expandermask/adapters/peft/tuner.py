@@ -1,0 +1,265 @@
+"""Masked LoRA as a PEFT method: importing this module teaches ``peft`` the type XORA.
+
+``peft.get_peft_model(model, XoraConfig(...))`` then works as for every method of PEFT, and so does
+``PeftModel.from_pretrained`` on what it saved. Without the import, loading such a folder stops with
+``KeyError: 'XORA'``: import this module, or ``expandermask.adapters.XoraConfig``, first.
+
+PEFT has a closed list of methods, which `expandermask.adapters.peft.config` extends; that and the
+methods overridden here and in `expandermask.adapters.peft.layer` are PEFT's internals, and lean on
+nothing else of it. `TESTED_PEFT` says with which versions; importing this beside another warns.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peft
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.peft_types import register_peft_method
+from torch import nn
+
+from expandermask.adapters.fit import parameter_owners, require_called
+from expandermask.adapters.peft.config import XORA, XoraConfig
+from expandermask.adapters.peft.layer import XoraLayer, shape_of
+from expandermask.errors import AdapterError
+from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.masks.targets import Shape, find_targets
+
+__all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
+
+TESTED_PEFT = ("0.20", "0.21")
+"""The minor versions of peft with which this was tested."""
+
+
+class XoraModel(BaseTuner):
+    """What ``peft.get_peft_model`` puts around a model for a `XoraConfig`.
+
+    ``mask_plans`` holds the `MaskPlan` of each adapter by its name.
+
+    Examples
+    --------
+    >>> import peft, torch
+    >>> from expandermask.adapters import XoraConfig
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
+    >>> model = peft.get_peft_model(model, XoraConfig(r=8, mask_seed=0))
+    >>> model.base_model.mask_plans
+    {'default': MaskPlan(1 modules, r=8, left_degree=2, 192 values)}
+    >>> model.print_trainable_parameters()
+    trainable params: 192 || all params: 2,272 || trainable%: 8.4507
+    """
+
+    prefix: str = "xora_"
+    tuner_layer_cls = XoraLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    # -- putting adapters on -------------------------------------------------------------------
+
+    def inject_adapter(
+        self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Make every mask of a new adapter, and only then put it on the model.
+
+        Raises
+        ------
+        InfeasibleShapeError
+            Some module has no masks of this rank and degree; the message has the nearest that work.
+        AdapterError
+            A target cannot be adapted, or computes without being called.
+        """
+        config = self.peft_config[adapter_name]
+        self._prepare_adapter_config(config, self.get_model_config(model))
+        if str(config.target_modules).lower() == "all-linear":  # as PEFT has it
+            config.target_modules = set(_all_linear(model))
+        shapes = {
+            name: _shape(model, name, module)
+            for name, module in _outer_modules(model)
+            if self._check_target_module_exists(config, name)
+        }
+        plans: dict[str, MaskPlan] = self.__dict__.setdefault("mask_plans", {})
+        plans[adapter_name] = _plan(shapes, config)
+        config.mask_seed = plans[adapter_name].seed
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except BaseException:
+            del plans[adapter_name]
+            raise
+
+    def _create_and_replace(
+        self,
+        peft_config: XoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        pair = self._pair(peft_config, adapter_name, target, current_key)
+        if isinstance(target, XoraLayer):
+            target.add(adapter_name, pair, peft_config)
+            return
+        layer = XoraLayer(target, current_key)
+        layer.add(adapter_name, pair, peft_config)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _pair(
+        self, config: XoraConfig, adapter_name: str, target: nn.Module, name: str
+    ) -> MaskPair:
+        """A module's masks; PEFT can find more targets than the config names in a state dict."""
+        plan: MaskPlan = self.mask_plans[adapter_name]
+        if name not in plan:
+            extra = _plan({name: _shape(self.model, name, target)}, config)
+            plan = MaskPlan(
+                {**plan, **extra}, r=plan.r, left_degree=plan.left_degree, seed=plan.seed
+            )
+            self.mask_plans[adapter_name] = plan
+        return plan[name]
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Take an adapter and its masks off the model; `AdapterError` while it is merged."""
+        if any(adapter_name in layer.merged_adapters for layer in self._layers()):
+            raise AdapterError(
+                f"adapter {adapter_name!r} cannot be deleted while it is merged; call "
+                "unmerge_adapter() first"
+            )
+        super().delete_adapter(adapter_name)
+        del self.mask_plans[adapter_name]
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Values are float32; without autocasting PEFT promises the base's own dtype."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        if not autocast_adapter_dtype:
+            for layer in self._layers():
+                if (dtype := layer.weight.dtype).is_floating_point:
+                    for adapter in layer.chosen([adapter_name]):
+                        adapter.to(dtype)
+
+    # -- merging -------------------------------------------------------------------------------
+
+    def merge_adapter(
+        self, adapter_names: list[str] | None = None, safe_merge: bool = False
+    ) -> None:
+        """Merge the active, or the named, adapters in every layer, or in none if one refuses."""
+        before = {layer: len(layer.backups) for layer in self._layers()}
+        try:
+            super().merge_adapter(adapter_names, safe_merge)
+        except BaseException:
+            for layer, merges in before.items():
+                if len(layer.backups) > merges:
+                    layer.unmerge(down_to=merges)
+            raise
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> nn.Module:
+        """Merge everything before anything is taken apart, so that a refusal changes nothing."""
+        if merge:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "All adapters are already merged")
+                self.merge_adapter(adapter_names, safe_merge)
+                super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        else:
+            super()._unload_and_optionally_merge(merge, progressbar)
+        model: nn.Module = self.model
+        return model
+
+    def _check_merge_allowed(self) -> None:
+        """A tied weight would take the update to its other places as well."""
+        owners = parameter_owners(self.model)
+        for name, layer in self.model.named_modules():
+            if isinstance(layer, XoraLayer):
+                own = f"{name}.base_layer.weight"
+                if others := [o for o in owners[id(layer.weight)] if o != own]:
+                    raise AdapterError(
+                        f"the weight of {name!r} is tied to {others[0]!r}, which merging would "
+                        "change too; untie it first, or leave the adapter unmerged"
+                    )
+
+    def _layers(self) -> list[XoraLayer]:
+        return [module for module in self.model.modules() if isinstance(module, XoraLayer)]
+
+    # -- what PEFT has for LoRA and not here -----------------------------------------------------
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Refuse ``adapter_names``, which PEFT would otherwise drop without a word."""
+        if kwargs.get("adapter_names") is not None:
+            raise AdapterError(
+                "adapter_names (several adapters in one batch) is not supported by XoRA; run the "
+                "batch once per adapter, with set_adapter between"
+            )
+        yield
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Not possible: always raises `AdapterError`."""
+        raise AdapterError(
+            "add_weighted_adapter is not supported by XoRA: the sum of updates under different "
+            "masks has no such mask; activate both adapters, or merge both into the base"
+        )
+
+
+def _plan(shapes: dict[str, Shape], config: XoraConfig) -> MaskPlan:
+    """The masks of modules with these (d, k) shapes: those that `attach` would give them."""
+    return MaskPlan.for_shapes(
+        shapes,
+        r=config.r,
+        left_degree=config.left_degree,
+        method=config.mask_method,
+        rng=config.mask_seed,
+    )
+
+
+def _shape(model: nn.Module, name: str, module: nn.Module) -> Shape:
+    """(d, k) of a target, which must be adaptable and called by its parents."""
+    require_called(model, name)
+    bare = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    return shape_of(bare, name)
+
+
+def _outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every named module but those inside PEFT's own layers and wrappers."""
+    inside: set[str] = set()
+    for name, module in model.named_modules():
+        parent = name.rpartition(".")[0]
+        if parent in inside:
+            inside.add(name)
+            continue
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            inside.add(name)
+        if name:
+            yield name, module
+
+
+def _all_linear(model: nn.Module) -> list[str]:
+    """What `attach` means by "all-linear", by the names from before PEFT's layers were there."""
+    outer = {name for name, _ in _outer_modules(model)}
+    found = (re.sub(r"(\.base_layer)+$", "", name) for name in find_targets(model))
+    return [name for name in found if name in outer]
+
+
+def _register() -> None:
+    """Tell PEFT of the method, unless it knows it from an earlier import."""
+    if not peft.__version__.startswith(tuple(f"{minor}." for minor in TESTED_PEFT)):
+        warnings.warn(
+            f"expandermask's PEFT method XORA was tested with peft {', '.join(TESTED_PEFT)}, and "
+            f"this is {peft.__version__}, whose internals may differ",
+            stacklevel=2,
+        )
+    if XORA not in PEFT_TYPE_TO_TUNER_MAPPING:
+        register_peft_method(
+            name="xora", config_cls=XoraConfig, model_cls=XoraModel, prefix=XoraModel.prefix
+        )
+
+
+_register()

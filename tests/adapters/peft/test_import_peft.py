@@ -1,0 +1,368 @@
+"""import_peft: equal logits from stock LoRA folders, masks back from exports, strict refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from expandermask import MaskPlan
+from expandermask.adapters import (
+    AdapterConfig,
+    adapter_names,
+    attach,
+    export_peft,
+    import_peft,
+    load_adapter,
+    save_adapter,
+    set_adapters,
+)
+from expandermask.adapters.attachment import masked_layers as layers
+from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
+from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, tokens
+from tests.adapters.peft.cases import CASES
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def stock(make: Callable[[], nn.Module], folder: Path, **settings: Any) -> peft.PeftModel:
+    """A stock LoRA that does something, saved."""
+    torch.manual_seed(2)
+    targets = {bert: ["query", "value"], gpt2: ["c_attn", "c_proj"], mlp: ["0", "2"]}
+    fields = {"r": 8, "lora_alpha": 12, "init_lora_weights": False, "lora_dropout": 0.25}
+    fields |= {"target_modules": targets.get(make), "fan_in_fan_out": make is gpt2}
+    model = peft.get_peft_model(make(), peft.LoraConfig(**(fields | settings))).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Setting `save_embedding_layers`")
+        model.save_pretrained(str(folder))
+    return model
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    """Change fields of the config."""
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Change tensors, keeping the metadata."""
+    path = folder / WEIGHTS
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize("make", [bert, gpt2])
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"lora_alpha": 7, "r": 12}])
+def test_a_stock_lora_gives_the_same_logits(
+    make: Callable[[], nn.Module], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    expected = logits(stock(make, tmp_path, **settings))
+    model = make()
+    before = logits(model)
+    plan = import_peft(model, tmp_path)
+    assert plan.left_degree == plan.r == settings.get("r", 8)
+    assert (expected - before).abs().max() > 0.1
+    torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+    alpha, r = settings.get("lora_alpha", 12), plan.r
+    scale = alpha / math.sqrt(r) if settings.get("use_rslora") else alpha / r
+    for layer in layers(model).values():
+        assert layer.adapter("default").scale == pytest.approx(scale, rel=1e-12)
+        assert layer.adapter("default").dropout == 0.25
+
+
+def test_heads_and_tables_come_along(tmp_path: Path) -> None:
+    expected = stock(bert, tmp_path / "head", modules_to_save=["classifier"])
+    with torch.no_grad():
+        expected.get_base_model().classifier.modules_to_save["default"].weight.mul_(3)
+    expected.save_pretrained(str(tmp_path / "head"))
+    model = bert()
+    import_peft(model, tmp_path / "head")
+    torch.testing.assert_close(logits(model), logits(expected), rtol=1e-5, atol=1e-5)
+    case = CASES["embedding"]
+    table = stock(case.make, tmp_path / "table", target_modules=["table", "mix"])
+    model = case.make().eval()
+    import_peft(model, tmp_path / "table")
+    torch.testing.assert_close(case.out(model), case.out(table), rtol=1e-5, atol=1e-5)
+
+
+def test_a_table_saved_along_has_to_be_the_models(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    def untied() -> nn.Module:
+        model = gpt2()
+        model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
+        return model
+
+    expected = stock(untied, tmp_path, target_modules=["wte"])
+    expected.save_pretrained(str(tmp_path), save_embedding_layers=True)
+    assert any("wte.base_layer.weight" in name for name in load_file(tmp_path / WEIGHTS))
+    model = untied()
+    import_peft(model, tmp_path)
+    torch.testing.assert_close(logits(model), logits(expected), rtol=1e-5, atol=1e-5)
+    other = untied()
+    with torch.no_grad():
+        other.transformer.wte.weight[0, 0] += 1
+    with pytest.raises(AdapterError, match=r"wte\.base_layer\.weight' .* is not the model's own"):
+        import_peft(other, tmp_path)
+    assert not layers(other)
+
+
+@pytest.mark.parametrize("scaling", ["matched", "paper"])
+def test_an_export_comes_back_as_it_was(scaling: str, tmp_path: Path) -> None:
+    config = AdapterConfig(
+        r=16, scaling=scaling, lora_alpha=9, modules_to_save=["classifier"], lora_dropout=0.1
+    )
+    model = bert()
+    plan = attached(model, config)
+    export_peft(model, tmp_path / "peft")
+    back = bert()
+    assert import_peft(back, tmp_path / "peft") == plan
+    assert same(back.state_dict(), model.state_dict())
+    for name, layer in layers(back).items():
+        assert layer.adapter("default").scale == layers(model)[name].adapter("default").scale
+    save_adapter(back, tmp_path / "own")
+    again = bert()
+    assert load_adapter(again, tmp_path / "own") == plan
+    assert torch.equal(logits(again), logits(model))
+
+
+def test_an_export_of_masks_without_recipes_comes_back_too(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks = [(torch.rand(n, 8, generator=generator) < 0.4).numpy() for n in (64, 32)]
+    plan = MaskPlan.from_masks({"0": (masks[0], masks[1])}, rng=0)
+    model = mlp()
+    attach(model, plan)
+    randomise(model)
+    export_peft(model, tmp_path)
+    back = mlp()
+    assert import_peft(back, tmp_path) == plan
+    assert same(back.state_dict(), model.state_dict())
+
+
+def test_an_export_trained_on_in_peft_comes_in_dense(tmp_path: Path) -> None:
+    model = bert()
+    attached(model, AdapterConfig(r=16))
+    export_peft(model, tmp_path)
+
+    def fill(tensors: dict[str, torch.Tensor]) -> None:
+        for tensor in tensors.values():
+            tensor += 0.01
+
+    rewrite(tmp_path, fill)
+    expected = peft.PeftModel.from_pretrained(bert(), str(tmp_path)).eval()
+    back = bert()
+    with pytest.warns(UserWarning, match="import is dense: .* entries off the plan's masks"):
+        plan = import_peft(back, tmp_path)
+    assert plan.left_degree == 16
+    torch.testing.assert_close(logits(back), logits(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_a_damaged_plan_in_the_file_is_not_used(tmp_path: Path) -> None:
+    model = mlp()
+    attached(model, AdapterConfig(r=16))
+    export_peft(model, tmp_path)
+    with safe_open(tmp_path / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    metadata["expandermask_plan"] = metadata["expandermask_plan"].replace('"seed": ', '"seed": 1')
+    save_file(load_file(tmp_path / WEIGHTS), tmp_path / WEIGHTS, metadata)
+    with pytest.warns(UserWarning, match="import is dense"):
+        assert import_peft(mlp(), tmp_path).left_degree == 16
+
+
+def test_a_config_edited_in_peft_wins_over_the_exported_one(tmp_path: Path) -> None:
+    model = mlp()
+    plan = attached(model, AdapterConfig(r=16))
+    export_peft(model, tmp_path)
+    edit(tmp_path, lora_alpha=32)
+    back = mlp()
+    assert import_peft(back, tmp_path) == plan
+    assert layers(back)["0"].adapter("default").scale == 2.0
+
+
+def test_a_given_plan_has_to_keep_everything(tmp_path: Path) -> None:
+    model = mlp()
+    plan = attached(model, AdapterConfig(r=16))
+    export_peft(model, tmp_path)
+    rewrite(tmp_path, lambda tensors: None)
+    assert import_peft(mlp(), tmp_path, plan=plan) is plan
+    other = MaskPlan.for_shapes({n: p.shape for n, p in plan.items()}, r=16, rng=99)
+    a, b = (
+        sum(int(((p_.mask() == 1) & (q_.mask() == 0)).sum()) for p_, q_ in pairs)
+        for pairs in (
+            [(plan[n].a, other[n].a) for n in plan],
+            [(plan[n].b, other[n].b) for n in plan],
+        )
+    )
+    target = mlp()
+    with pytest.raises(AdapterError, match=f"^{a + b} entries off the plan's masks .* 2 modules"):
+        import_peft(target, tmp_path, plan=other)
+    assert not layers(target)
+
+
+def test_entries_off_the_masks_are_counted_and_measured(tmp_path: Path) -> None:
+    model = mlp()
+    plan = attached(model, AdapterConfig(r=16))
+    export_peft(model, tmp_path)
+    row, column = (plan["2"].b.to_torch() == 0).nonzero()[5].tolist()
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["base_model.model.2.lora_B.weight"][row, column] = -2.5
+
+    rewrite(tmp_path, spoil)
+    words = r"^1 entries off the plan's masks are not zero, the largest 2\.5, in 1 .*'2'"
+    with pytest.raises(AdapterError, match=words):
+        import_peft(mlp(), tmp_path, plan=plan)
+
+
+def test_an_imported_adapter_goes_beside_others_under_its_name(tmp_path: Path) -> None:
+    expected = logits(stock(bert, tmp_path))
+    model = bert()
+    attach(model, AdapterConfig(r=16), rng=0)
+    before = logits(model)
+    import_peft(model, tmp_path, name="theirs")
+    assert torch.equal(logits(model), before)
+    set_adapters(model, "theirs")
+    torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+    assert list(adapter_names(model)) == ["default", "theirs"]
+    with pytest.raises(AdapterError, match="already has an adapter 'theirs'"):
+        import_peft(model, tmp_path, name="theirs")
+
+
+def test_a_dense_import_trains_as_the_lora_it_was(tmp_path: Path) -> None:
+    theirs = stock(bert, tmp_path)
+    theirs.set_adapter("default")
+    model = bert()
+    import_peft(model, tmp_path)
+    for one in (model, theirs):
+        one(tokens()).logits.pow(2).mean().backward()
+    for name, layer in layers(model).items():
+        factors = theirs.get_base_model().get_submodule(name)
+        adapter = layer.adapter("default")
+        for values, side in ((adapter.values_a.grad.t(), "A"), (adapter.values_b.grad, "B")):
+            dense = getattr(factors, f"lora_{side}")["default"].weight.grad
+            torch.testing.assert_close(values, dense, rtol=1e-4, atol=1e-6)
+
+
+A, B = "base_model.model.0.lora_A.weight", "base_model.model.0.lora_B.weight"
+
+CONFIGS: list[tuple[dict[str, Any], str]] = [
+    ({"peft_type": "LOHA"}, "peft_type='LOHA'"),
+    ({"bias": "lora_only"}, "bias='lora_only'"),
+    ({"use_dora": True}, "use_dora=True"),
+    ({"rank_pattern": {"0": 4}}, "rank_pattern="),
+    ({"alpha_pattern": {"0": 4}}, "different scales, 0.5 to 1.5"),
+    ({"alpha_pattern": {"(": 4}}, r"alpha_pattern '\('"),
+    ({"alpha_pattern": [1]}, "must be positive numbers"),
+    ({"lora_bias": True}, "lora_bias=True"),
+    ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
+    ({"something_new": 1}, "something_new=1"),
+    ({"r": 16}, r"must be \(r, k\) and \(d, r\) with r=16"),
+    ({"r": "8"}, "r must be an integer"),
+    ({"lora_alpha": 0}, "must be positive numbers"),
+    ({"lora_alpha": True}, "must be positive numbers"),
+    ({"modules_to_save": "head"}, "must be a list of names"),
+]
+
+TENSORS: list[tuple[Callable[[dict[str, torch.Tensor]], Any], type, str]] = [
+    (lambda t: t.pop(A), FileFormatError, "has only lora_B"),
+    (lambda t: t.clear(), FileFormatError, "holds no lora_A"),
+    (lambda t: t.update({"x": torch.ones(1)}), FileFormatError, "not named as PEFT names"),
+    (lambda t: t.update({A: t[A].long()}), FileFormatError, "floating-point"),
+    (lambda t: t.update({A: t[A].double()}), AdapterError, "would be rounded to torch.float32"),
+    (lambda t: t.update({A: t[A][:, :63].clone()}), AdapterError, r"\(32, 63\) weight"),
+    (lambda t: t.update({B: t[B][:, :4].clone()}), FileFormatError, r"lora_B \[32, 4\]"),
+    (
+        lambda t: t.update({"base_model.model.1.weight": torch.ones(1)}),
+        AdapterError,
+        r"'1\.weight' of the file is in no module to save",
+    ),
+    (
+        lambda t: t.update({A.replace("0", "9"): t.pop(A), B.replace("0", "9"): t.pop(B)}),
+        AdapterError,
+        "adapts '9'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CONFIGS)
+def test_what_is_no_plain_lora_is_refused(
+    change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    stock(mlp, tmp_path)
+    edit(tmp_path, **change)
+    refuses(tmp_path, FileFormatError, words)
+
+
+@pytest.mark.parametrize(("change", "error", "words"), TENSORS)
+def test_tensors_that_do_not_fit_are_refused(
+    change: Callable[[dict[str, torch.Tensor]], Any],
+    error: type[Exception],
+    words: str,
+    tmp_path: Path,
+) -> None:
+    stock(mlp, tmp_path)
+    rewrite(tmp_path, change)
+    refuses(tmp_path, error, words)
+
+
+def refuses(folder: Path, error: type[Exception], words: str, **arguments: Any) -> None:
+    """Importing raises, and the model is as it was."""
+    model = mlp()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(error, match=words):
+        import_peft(model, folder, **arguments)
+    assert same(model.state_dict(), before)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_pickles_missing_and_cut_files_are_refused(tmp_path: Path) -> None:
+    refuses(tmp_path, FileFormatError, "cannot read .*adapter_config.json")
+    model = stock(mlp, tmp_path)
+    whole = (tmp_path / WEIGHTS).read_bytes()
+    for size in (0, 5, 100, len(whole) - 1):
+        (tmp_path / WEIGHTS).write_bytes(whole[:size])
+        refuses(tmp_path, FileFormatError, "safetensors|truncated")
+    (tmp_path / WEIGHTS).unlink()
+    refuses(tmp_path, FileFormatError, "cannot read .*adapter_model.safetensors")
+    model.save_pretrained(str(tmp_path), safe_serialization=False)
+    refuses(tmp_path, FileFormatError, "a pickle, which is not opened")
+    (tmp_path / CONFIG).write_text("[]")
+    refuses(tmp_path, FileFormatError, "must be a JSON object")
+
+
+def test_plans_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    stock(mlp, tmp_path)
+    shapes = {"0": (32, 64), "2": (64, 32)}
+    wider = MaskPlan.for_shapes(shapes, r=16, rng=0)
+    refuses(tmp_path, AdapterError, "plan has r=16 and the file r=8", plan=wider)
+    short = MaskPlan.for_shapes({"0": (32, 64)}, r=8, rng=0)
+    refuses(tmp_path, AdapterError, "'2' is only in the file", plan=short)
+    turned = MaskPlan.for_shapes({"0": (64, 32), "2": (64, 32)}, r=8, rng=0)
+    refuses(tmp_path, AdapterError, r"file's factors for \(32, 64\)", plan=turned)
+    refuses(tmp_path, InvalidInputError, "plan must be a MaskPlan", plan=shapes)
+    stock(mlp, tmp_path / "one", r=1)
+    refuses(tmp_path / "one", FileFormatError, "rank of at least 2")
+
+
+def test_a_missing_head_is_refused(tmp_path: Path) -> None:
+    stock(bert, tmp_path, modules_to_save=["classifier"])
+    rewrite(tmp_path, lambda t: t.pop("base_model.model.classifier.bias"))
+    with pytest.raises(AdapterError, match=r"'classifier\.bias' .* only in the model"):
+        import_peft(bert(), tmp_path)
+    stock(bert, tmp_path, modules_to_save=["classifier"])
+    with pytest.raises(AdapterError, match=r"float32 in the file and .*bfloat16 in the model"):
+        import_peft(bert().to(torch.bfloat16), tmp_path)
