@@ -198,16 +198,27 @@ class Hostile:
         )
 
 
+FACTORS = {
+    "first.lora_A": (4, 8),
+    "first.lora_B": (4, 4),
+    "second.lora_A": (4, 4),
+    "second.lora_B": (8, 4),
+}
+
+
 def stock_tensors(random: Random) -> bytes:
-    """A safetensors file as PEFT's, some of its names hostile."""
+    """A safetensors file as PEFT's, in one case of two with one hostile name."""
     header, end = {}, 0
-    for name in ("first.lora_A.weight", "first.lora_B.weight", random.choice(PLACES)):
-        header[f"base_model.model.{name}" if random.random() < 0.9 else name] = {
+    hostile = random.choice((*FACTORS, *[None] * len(FACTORS)))
+    for name, (rows, columns) in FACTORS.items():
+        name = random.choice((*PLACES, *CODE)) if name == hostile else f"{name}.weight"
+        size = 4 * rows * columns
+        header[f"base_model.model.{name}" if random.random() < 0.95 else name] = {
             "dtype": "F32",
-            "shape": [4, 2],
-            "data_offsets": [end, end + 32],
+            "shape": [rows, columns],
+            "data_offsets": [end, end + size],
         }
-        end += 32
+        end += size
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + bytes(end)
 

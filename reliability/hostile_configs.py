@@ -30,13 +30,14 @@ from _common import parser, print_table, workers, write_record
 from _hostile import CONFIG, PEFT, Hostile, stock_tensors
 from tqdm import tqdm
 
-from expandermask.adapters import load_adapter, save_adapter
+from expandermask.adapters import import_peft, load_adapter, save_adapter
 from expandermask.errors import ExpanderMaskError
 from expandermask.inspection.checkpoints import open_masks
 
 FOLDERS, CHUNK = 100_000, 1000
 READERS: dict[str, Callable[[Any, Path], Any]] = {
     "load_adapter": load_adapter,
+    "import_peft": import_peft,
     "open_masks": lambda _, folder: open_masks(folder),
 }
 """What is called with a model and a folder; one more reader is one more line."""
@@ -119,9 +120,6 @@ def watch() -> Watch:
             continue
     with tempfile.TemporaryDirectory() as place:
         save_adapter(adapted(), place)
-        target = model()
-        for read in READERS.values():
-            read(target, Path(place))
         warm(Path(place))
     return Watch()
 
