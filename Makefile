@@ -16,7 +16,7 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make check       format, lint, types, docs, and the test suite"
 	@echo "make bench       the benchmarks, each writing benchmarks/results/NAME.json"
-	@echo "make reliability a million graphs against exact arithmetic, traps, a fuzzed checker, platforms"
+	@echo "make reliability a million graphs against exact arithmetic, traps, a fuzzed checker, platforms, files"
 
 $(READY): pyproject.toml constraints.txt demo-packages.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -65,7 +65,7 @@ bench: $(READY)
 
 # Minutes each, but for `mutation`, which takes hours and is run by hand (see reliability/README.md).
 reliability: $(READY)
-	for script in agreement traps recheck_fuzz platforms resume; do $(BIN)/python reliability/$$script.py || exit 1; done
+	for script in agreement traps recheck_fuzz platforms files_fuzz hostile_configs interrupted_saves resume; do $(BIN)/python reliability/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo docs/_build

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from expandermask.errors import FileFormatError
 from expandermask.files import (
+    parse_json,
     read_bytes,
     read_document,
+    reading,
     replacing,
     require_fields,
     write_document,
@@ -54,6 +56,15 @@ def test_documents_hold_no_nan():
         ('{"format": "a test", "format_version": 1', "truncated"),
         ("[" * 100_000, "JSON"),
         (b"\xff\xfe\x00", "JSON"),
+        ('{"format": "a test", "format_version": 1}'.encode("utf-16"), "JSON"),
+        ('{"format": "a test", "format_version": 1}'.encode("utf-32-le"), "JSON"),
+        ('{"format": "a test", "format_version": 1}'.encode("utf-8-sig"), "BOM"),
+        (b'{"format": "a test", "format_version": 1, "x": "\xed\xa0\x80"}', "JSON"),
+        ('{"format": "a test", "format_version": 1, "x": "\\ud800"}', "surrogates"),
+        ('{"format": "a test", "format_version": 1, "\\uDFff": 1}', "surrogates"),
+        ('{"format": "a test", "format_version": 1, "x": "\ud800"}', "surrogates"),
+        ("[" * 66 + "]" * 66, "nested deeper than 64"),
+        ('{"a":' * 900 + "1" + "}" * 900, "nested deeper than 64"),
         ("1" * 5000, "JSON"),
         ("[]", "format"),
         ("null", "format"),
@@ -75,6 +86,17 @@ def test_documents_hold_no_nan():
 def test_bad_documents(text, words):
     with pytest.raises(FileFormatError, match=words):
         read_document(text, KIND, 1)
+
+
+def test_pairs_of_surrogates_and_what_looks_like_one_are_text():
+    for text in ("\N{ROCKET}", "\\ud800", "\\\\ud800"):
+        for ascii_only in (True, False):
+            assert parse_json(json.dumps({text: [text]}, ensure_ascii=ascii_only)) == {text: [text]}
+
+
+def test_nesting_is_read_up_to_the_limit():
+    assert parse_json("[" * 64 + "]" * 64)
+    assert parse_json('{"a":' * 64 + "1" + "}" * 64)
 
 
 @settings(max_examples=300)
@@ -162,6 +184,47 @@ def test_read_bytes(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
         with pytest.raises(FileFormatError, match=path.name):
             read_bytes(path)
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", "/dev/null"):
+        with pytest.raises(FileFormatError, match="no regular file"):
+            read_bytes(path)
+    with pytest.raises(FileFormatError, match="null"):
+        read_bytes("a\0b")
+
+
+def test_reading_within_a_folder(tmp_path):
+    inside, outside = tmp_path / "folder" / "in", tmp_path / "folder2"
+    inside.parent.mkdir()
+    inside.write_text("in")
+    outside.write_text("out")
+    link = tmp_path / "folder" / "link"
+    for aim, words in (
+        ("../folder2", "leads out"),
+        ("/etc/passwd", "leads out"),
+        ("no", "No such"),
+    ):
+        link.unlink(missing_ok=True)
+        link.symlink_to(aim)
+        with pytest.raises(FileFormatError, match=words), reading(link, within=inside.parent):
+            pass
+    link.unlink()
+    link.symlink_to("in")
+    with reading(link, within=inside.parent) as (stream, size):
+        assert (stream.read(), size) == (b"in", 2)
+
+
+def test_what_goes_wrong_while_a_file_is_open_is_not_called_a_file_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+
+    def fail():
+        with reading(tmp_path / "file"):
+            raise ValueError("the caller's own")
+
+    with pytest.raises(ValueError, match="the caller's own"):
+        fail()
 
 
 def test_documents_are_plain_json():

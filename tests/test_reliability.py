@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,33 @@ def test_traps(tmp_path):
     assert min(truths) > 10
 
 
+def test_files_fuzz(tmp_path):
+    found = record(tmp_path, "files_fuzz", "--times", "0.002", "--jobs", "1", "--no-memory")
+    assert found["mutants"] == 2040
+    assert found["faults"] == 0
+    outcomes = found["outcomes"]
+    assert all(outcomes[name]["refused"] > 10 for name in outcomes)
+    assert outcomes["adapter"]["same"] > 0  # a change of white space, say
+    assert len(found["kinds"]["adapter"]) == 10
+
+
+def test_hostile_configs(tmp_path):
+    found = record(tmp_path, "hostile_configs", "--times", "0.002", "--jobs", "1")
+    assert found["folders"] == 200
+    assert set(found["seen"].values()) == {0}
+    assert found["counts"]["load_adapter: refused"] > 100
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes are forked")
+def test_interrupted_saves(tmp_path):
+    found = record(tmp_path, "interrupted_saves", "--times", "0.02", "--only", "plan")
+    assert found["faults"] == 0
+    assert found["counts"]["plan, killed, old"] > 10
+    assert found["counts"]["plan, disk full, old"] > 10
+    calls = found["calls of one save"]
+    assert calls.index("fsync") < calls.index("replace") < len(calls) - 1
+
+
 @pytest.mark.slow
 def test_platforms(tmp_path):
     """All kernels and no compiler, with the numpy that is here."""
@@ -60,15 +88,48 @@ def test_platforms(tmp_path):
     assert found["same"] >= 4
 
 
+LAX_READER = """
+files_fuzz.memory = lambda data: {}
+files_fuzz.adapter_content()
+found = files_fuzz.read_adapter(files_fuzz.adapter_bytes())
+found.tensors["first.A"][0, 0] += 1
+files_fuzz.read_adapter = lambda data: found
+"""
+IN_PLACE = """
+write = lambda folder, k: (folder / "plan.json").write_text(interrupted_saves.PLANS[k].to_json())
+subject = interrupted_saves.SUBJECTS["plan"]
+interrupted_saves.SUBJECTS = {"plan": interrupted_saves.Subject("plan.json", write, subject.read)}
+"""
+
+
+def reader(act: str) -> str:
+    """One more reader of hostile folders, that does something."""
+    return f"hostile_configs.READERS['bad'] = lambda model, folder: ({act})"
+
+
 @pytest.mark.parametrize(
     ("script", "lie"),
     [
         ("agreement", "agreement.xm.certify = lambda mask, **options: PROVED"),
         ("traps", "traps.answered = lambda trap: 'PROVED'"),
+        ("files_fuzz", LAX_READER),
+        (
+            "files_fuzz",
+            "files_fuzz.memory = lambda data: {}\nfiles_fuzz.xm.Certificate.from_json = dict",
+        ),
+        (
+            "hostile_configs",
+            reader("__import__('sys').modules.pop('colorsys', 0), __import__('colorsys')"),
+        ),
+        ("hostile_configs", reader("open('/dev/null').close()")),
+        ("hostile_configs", reader("__import__('socket').socket().close()")),
+        ("hostile_configs", reader("__import__('pickle').loads(b'cbuiltins\\nlist\\n.')")),
+        ("interrupted_saves", IN_PLACE),
     ],
 )
-def test_a_wrong_checker_is_found_out(tmp_path, script, lie):
-    """The control: with a certify that says PROVED to everything, the figure fails."""
+def test_a_wrong_library_is_found_out(tmp_path, script, lie):
+    """The controls: with a certify that says PROVED to all, a reader that takes or does anything,
+    a save that writes in place, the figure fails."""
     program = (
         "import sys, expandermask as xm\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"

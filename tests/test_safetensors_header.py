@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from io import BytesIO
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,13 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
 from expandermask.errors import FileFormatError
-from expandermask.safetensors_header import Entry, parse_header
+from expandermask.safetensors_header import (
+    Entry,
+    header_text,
+    parse_header,
+    parse_whole_header,
+)
+from tests.adapters.forgery import framed
 
 GOOD = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
 WHAT = "w.safetensors"
@@ -53,6 +60,32 @@ def test_metadata_only_where_it_is_let_in():
     for wrong in ([], "pt", {"format": 3}, None, GOOD):
         with pytest.raises(FileFormatError, match="must hold strings by name"):
             parse_header(header(__metadata__=wrong, m=GOOD), 24, WHAT, metadata=True)
+
+
+def test_metadata_are_returned_with_the_tensors():
+    text = header(__metadata__={"format": "pt", "": "\N{SNOWMAN}"}, m=GOOD)
+    found = parse_whole_header(text, 24, WHAT)
+    assert found.metadata == {"format": "pt", "": "\N{SNOWMAN}"}
+    assert found.entries == parse_header(text, 24, WHAT, metadata=True)
+    assert parse_whole_header(header(m=GOOD), 24, WHAT).metadata == {}
+    for wrong in ([], "pt", {"format": 3}, None, {"format": None}, {"format": ["pt"]}):
+        with pytest.raises(FileFormatError, match="must hold strings by name"):
+            parse_whole_header(header(__metadata__=wrong, m=GOOD), 24, WHAT)
+    twice = b'{"__metadata__": {"format": "pt", "format": "pt"}}'
+    with pytest.raises(FileFormatError, match="duplicate key"):
+        parse_whole_header(twice, 0, WHAT)
+
+
+def test_the_header_is_read_only_if_it_can_be_there():
+    content = framed(header(m=GOOD), bytes(24))
+    assert header_text(BytesIO(content), len(content), WHAT) == header(m=GOOD)
+    for size, length in ((7, 0), (8, 0), (9, 2), (2**40, 100_000_001), (2**40, 2**64 - 1)):
+        stream = BytesIO(length.to_bytes(8, "little"))
+        with pytest.raises(FileFormatError, match=f"{size} bytes, header of {length}"):
+            header_text(stream, size, WHAT)
+        assert stream.tell() == 8
+    with pytest.raises(FileFormatError, match="ends within its header"):
+        header_text(BytesIO(content[:20]), len(content), WHAT)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,8 +24,9 @@ from expandermask.adapters import (
     merge,
     save_adapter,
 )
+from expandermask.adapters.stored import open_adapter
 from expandermask.errors import AdapterError
-from tests.adapters.conftest import CONFIG, HEADED, WEIGHTS
+from tests.adapters.conftest import HEADED, WEIGHTS
 from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, state
 
 
@@ -74,9 +78,34 @@ def test_only_values_and_heads_are_in_the_file(saved: tuple[Path, nn.Module]) ->
     heads = {name for name in tensors if not name.endswith((".A", ".B"))}
     assert heads == {"classifier.weight", "classifier.bias"}
     assert tensors["bert.encoder.layer.0.attention.self.query.A"].shape == (64, 2)
-    assert sorted(os.listdir(folder)) == [CONFIG, WEIGHTS]
-    document = json.loads((folder / CONFIG).read_text())
-    assert set(document) == {"format", "format_version", "config", "plan", "tensors"}
+    assert os.listdir(folder) == [WEIGHTS]
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    assert metadata.keys() == {"format", "expandermask"}
+    document = json.loads(metadata["expandermask"])
+    assert set(document) == {"format", "format_version", "config", "plan", "sha256", "seal"}
+    for name, tensor in tensors.items():
+        digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        assert document["sha256"][name] == digest
+
+
+def test_reading_takes_less_than_twice_the_file(tmp_path: Path) -> None:
+    """tracemalloc sees Python's memory and not torch's, so a copy by torch is looked for too."""
+    model = nn.ModuleDict({"fc": nn.Linear(64, 32), "head": nn.Linear(2**10, 2**13)})
+    attached(model, AdapterConfig(r=16, target_modules="fc", modules_to_save=["head"]))
+    save_adapter(model, tmp_path)
+    path = tmp_path / WEIGHTS
+    size = path.stat().st_size
+    tracemalloc.start()
+    try:
+        with path.open("rb", buffering=0) as stream:
+            stored = open_adapter(stream, size, "it").read()
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * size
+    finally:
+        tracemalloc.stop()
+    storages = {t.untyped_storage().data_ptr() for t in stored.tensors.values()}
+    assert max(storages) - min(storages) < size
+    assert torch.equal(stored.tensors["head.weight"], model["head"].weight)
 
 
 def test_saving_over_an_adapter_replaces_it(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from expandermask.adapters import (
     detach,
     disable_adapters,
     export_peft,
+    kernel,
     load_adapter,
     merge,
     save_adapter,
@@ -72,7 +73,7 @@ def test_training_moves_the_values_and_no_bit_of_the_base(
     plain = minilm()
     assert shapes == {n: tuple(plain.get_submodule(n).weight.shape) for n in shapes}
     assert len(shapes) == 37
-    monkeypatch.setattr(MaskedAffine, "apply", refuse_to_fuse)
+    forbid_fusing(monkeypatch)
     before = base_of(model)
     outputs(model)
     first = train(model, steps=1)
@@ -85,8 +86,14 @@ def test_training_moves_the_values_and_no_bit_of_the_base(
     assert all(layer.adapter("default").values_a.dtype == torch.float32 for layer in layers(model))
 
 
-def refuse_to_fuse(*_: Any) -> None:
-    raise AssertionError("computed from the weight of the base, not from its output")
+def forbid_fusing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let both functions that read a base's weight, instead of calling the base, fail."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("computed from the weight of the base, not from its output")
+
+    monkeypatch.setattr(MaskedAffine, "apply", refuse)
+    monkeypatch.setattr(kernel, "masked_linear", refuse)
 
 
 def train(model: nn.Module, *, steps: int) -> float:
@@ -103,7 +110,7 @@ def train(model: nn.Module, *, steps: int) -> float:
 
 
 def test_the_texts_are_enough_to_be_fused_on_a_plain_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MaskedAffine, "apply", refuse_to_fuse)
+    forbid_fusing(monkeypatch)
     with pytest.raises(AssertionError, match="not from its output"):
         outputs(adapted(minilm))
 
