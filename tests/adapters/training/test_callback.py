@@ -200,7 +200,9 @@ def test_a_plain_module_resumes_with_its_buffers(tmp_path: Path) -> None:
 
 
 def test_after_detach_the_whole_model_is_saved(tmp_path: Path) -> None:
-    own = model()
+    own = bert()
+    own.bert.embeddings.requires_grad_(False)  # and frozen it stays when the adapter is gone
+    attach(own, CONFIG, rng=0)
     run = trainer(tmp_path, own, max_steps=1)
     run.train()
     detach(own)
