@@ -9,10 +9,10 @@ from typing import Protocol
 from torch import nn
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.dequantize import is_quantized
-from expandermask.adapters.distributed import is_sharded
-from expandermask.adapters.layer import MaskedLayer, weight_of
-from expandermask.adapters.packing import require_unpacked
+from expandermask.adapters.layers.dequantize import is_quantized
+from expandermask.adapters.layers.masked import MaskedLayer, weight_of
+from expandermask.adapters.layers.packing import require_unpacked
+from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
 from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
 
