@@ -118,7 +118,7 @@ def train(arguments: argparse.Namespace, rank: int, world: int) -> None:
         optimizer.step()
         optimizer.zero_grad()
         if step % 5 == 0 and rank == 0:
-            print(f"step {step}: loss {loss.item():.4f} on rank 0", flush=True)
+            print(f"step {step}: loss {loss.item():.3f} on rank 0", flush=True)
 
     save_adapter(model, arguments.output / "adapter")
     state = get_optimizer_state_dict(model, optimizer, options=WHOLE)
@@ -128,8 +128,8 @@ def train(arguments: argparse.Namespace, rank: int, world: int) -> None:
         plan = load_adapter(fresh, arguments.output / "adapter")
         held_out = encode(tokenizer, snippets["test"])
         right = accuracy(logits(fresh, held_out), held_out)
-        print(f"{plan}")
-        print(f"{type(run).__name__} on {world} processes: {right:.1f} % of held-out snippets")
+        print(f"{type(run).__name__}, world size {world}, {plan}")
+        print(f"loaded into one process: {right:.1f} % of {arguments.test} held-out snippets right")
 
 
 def save_progress(folder: Path, optimizer: dict[str, Any], step: int) -> None:

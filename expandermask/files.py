@@ -5,18 +5,36 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from expandermask.errors import FileFormatError
 
+OpenFile = tuple[BinaryIO, int]
+"""A file that is open for reading in bytes, and its size."""
 
-def write_document(kind: str, version: int, body: dict[str, Any]) -> str:
-    """``body`` as JSON text that says what it is: the fields ``format`` and ``format_version``."""
+MAX_DEPTH = 64
+"""How deep arrays and objects may lie in one another in JSON that is read."""
+
+_SUSPECT = re.compile("[\ud800-\udfff]|\\\\u[dD][89a-fA-F]")
+"""A surrogate, or the escape of one: half of a pair, or a half that stands alone."""
+
+
+def write_document(
+    kind: str, version: int, body: Mapping[str, Any], *, compact: bool = False
+) -> str:
+    """``body`` as JSON text that says what it is: the fields ``format`` and ``format_version``.
+
+    ``compact`` leaves out all white space.
+    """
     document = {"format": kind, "format_version": version, **body}
+    if compact:
+        return json.dumps(document, separators=(",", ":"), allow_nan=False)
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
@@ -25,28 +43,43 @@ def read_document(text: str | bytes, kind: str, version: int) -> dict[str, Any]:
 
     Read by `parse_json`; a newer version is refused too.
     """
-    data = parse_json(text)
-    if not isinstance(data, dict) or data.pop("format", None) != kind:
+    return document_body(parse_json(text), kind, version)
+
+
+def document_body(data: object, kind: str, version: int) -> dict[str, Any]:
+    """`read_document` of what `parse_json` gave."""
+    if not isinstance(data, dict) or data.get("format") != kind:
         raise FileFormatError(f"not an {kind} file: its field 'format' must be {kind!r}")
-    found = data.pop("format_version", None)
+    found = data.get("format_version")
     if type(found) is not int or found != version:
         raise FileFormatError(
-            f"{kind}: format version {found!r}, and this library reads version {version}"
+            f"{kind}: format version {found!r:.40}, and this library reads version {version}"
             + ("; upgrade expandermask" if type(found) is int and found > version else "")
         )
-    return data
+    return {name: data[name] for name in data if name not in ("format", "format_version")}
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Strict JSON: `FileFormatError` for duplicate keys, NaN, infinities and what is not JSON."""
+    """Strict JSON, UTF-8 where it comes in bytes; `FileFormatError` for anything else.
+
+    Refused are duplicate keys, NaN and infinities, lone surrogates, which no text can hold, numbers
+    of more digits than Python reads, and nesting deeper than `MAX_DEPTH`, which would end in a
+    RecursionError somewhere behind.
+    """
     try:
-        return json.loads(
+        if isinstance(text, bytes):
+            text = text.decode()  # left to itself, json takes UTF-16 and UTF-32 as well
+        data = json.loads(
             text, object_pairs_hook=_no_duplicates, parse_constant=_finite, parse_float=_finite
         )
+        _require_shallow(data)
+        if ("\\u" in text or not text.isascii()) and _SUSPECT.search(text):
+            json.dumps(data, ensure_ascii=False).encode()
     except FileFormatError:
         raise
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"not valid JSON (truncated?): {error}") from None
+    return data
 
 
 def require_fields(
@@ -57,8 +90,10 @@ def require_fields(
     Where several types are given, any one of them.
     """
     if not isinstance(data, dict) or set(data) != set(expected):
-        found = sorted(data) if isinstance(data, dict) else type(data).__name__
-        raise FileFormatError(f"{what} must have exactly the fields {sorted(expected)}: {found}")
+        found = f"{sorted(data)}" if isinstance(data, dict) else type(data).__name__
+        raise FileFormatError(
+            f"{what} must have exactly the fields {sorted(expected)}: {found:.400}"
+        )
     for name, kind in expected.items():
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if type(data[name]) not in kinds:
@@ -76,9 +111,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
     temporary = Path(name)
     try:
+        os.close(handle)
         yield temporary
         _sync(temporary)
         temporary.chmod(0o666 & ~_umask())
@@ -97,10 +132,53 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file, with a `FileFormatError` that names the path if it cannot be read."""
+    with reading(path) as (stream, _):
+        return stream.read()
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], *, within: Path | None = None) -> Iterator[OpenFile]:
+    """A file open for reading, and its size; `FileFormatError` if it cannot be opened, or read.
+
+    Only a regular file is opened: a pipe would be waited for, and a device has no end. ``within``
+    is the folder the file has to lie in; a link that leads out of it is then refused, but for those
+    of huggingface_hub's cache, which lead from snapshots to blobs.
+    """
+    where = os.fspath(path)
+    stream = _opened(where, within)
+    with stream:
+        try:
+            yield stream, os.fstat(stream.fileno()).st_size
+        except OSError as error:
+            raise _unreadable(where, error) from None
+
+
+def _opened(where: str, within: Path | None) -> BinaryIO:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FileFormatError(f"cannot read {os.fspath(path)!r}: {error.strerror}") from None
+        if within is not None:
+            _require_within(where, within)
+        if not stat.S_ISREG(os.stat(where).st_mode):
+            raise FileFormatError(f"cannot read {where!r}: it is no regular file")
+        return open(where, "rb")
+    except FileFormatError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError for a null byte in the path
+        raise _unreadable(where, error) from None
+
+
+def _unreadable(where: str, error: Exception) -> FileFormatError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return FileFormatError(f"cannot read {where!r}: {reason}")
+
+
+def _require_within(where: str, folder: Path) -> None:
+    root, real = Path(os.path.realpath(folder)), Path(os.path.realpath(where, strict=True))
+    allowed = [root, *(p.parent / "blobs" for p in root.parents if p.name == "snapshots")]
+    if not any(real.is_relative_to(place) for place in allowed):
+        raise FileFormatError(
+            f"cannot read {where!r}: it is a link that leads out of its folder, to "
+            f"{os.fspath(real)!r}; put the file itself in its place"
+        )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -115,8 +193,23 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise FileFormatError(f"{text} is not allowed in JSON")
+        raise FileFormatError(f"{text:.40} is not allowed in JSON")
     return number
+
+
+def _require_shallow(data: object) -> None:
+    """Go through the arrays and objects level by level, without recursion."""
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise FileFormatError(f"JSON nested deeper than {MAX_DEPTH} levels is not read")
 
 
 def _umask() -> int:

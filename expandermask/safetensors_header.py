@@ -8,7 +8,7 @@ the header must say exactly what is expected.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from expandermask.errors import FileFormatError
 from expandermask.files import parse_json, require_fields
@@ -16,7 +16,12 @@ from expandermask.files import parse_json, require_fields
 LENGTH_BYTES = 8
 """Size of the header's length, an unsigned little-endian integer, at the start of the file."""
 
-_METADATA = "__metadata__"
+HEADER_LIMIT = 100_000_000
+"""The format's own limit on the length of a header."""
+
+METADATA = "__metadata__"
+"""The name in the header that is no tensor's: strings by name."""
+
 _ITEM_SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -36,6 +41,32 @@ class Entry(NamedTuple):
     """Where its bytes start, counted from the end of the header."""
     last: int
     """Where they end: the first byte that is not its own."""
+
+
+class Header(NamedTuple):
+    """All that the header of a file says."""
+
+    entries: dict[str, Entry]
+    """The tensors by name, in the order of the header."""
+    metadata: dict[str, str]
+    """The strings of ``__metadata__``, none if there is none."""
+
+
+def header_text(stream: BinaryIO, size: int, what: str) -> bytes:
+    """The header of a safetensors file of ``size`` bytes, from its start; not parsed yet.
+
+    Raises `FileFormatError` where the file, or the limit of the format, has no room for a header as
+    long as it says, before any of it is read.
+    """
+    length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+    if not 0 < length <= min(size - LENGTH_BYTES, HEADER_LIMIT):
+        raise FileFormatError(
+            f"{what} is not a safetensors file (truncated?): {size} bytes, header of {length}"
+        )
+    text = stream.read(length)
+    if len(text) != length:
+        raise FileFormatError(f"{what} ends within its header of {length} bytes (truncated?)")
+    return text
 
 
 def parse_header(text: bytes, room: int, what: str, *, metadata: bool = False) -> dict[str, Entry]:
@@ -69,16 +100,31 @@ def parse_header(text: bytes, room: int, what: str, *, metadata: bool = False) -
     >>> parse_header(header, 24, "m.safetensors")
     {'m': Entry(dtype='F32', shape=(2, 3), first=0, last=24)}
     """
-    header = _json_object(text, f"{what} is not a safetensors file")
-    if metadata:
-        _check_metadata(header.pop(_METADATA, {}), what)
-    elif _METADATA in header:
-        raise FileFormatError(f"{what} holds {_METADATA}, which is not expected in it")
+    found = _json_object(text, f"{what} is not a safetensors file")
+    if METADATA in found and not metadata:
+        raise FileFormatError(f"{what} holds {METADATA}, which is not expected in it")
+    return _header(found, room, what).entries
+
+
+def parse_whole_header(text: bytes, room: int, what: str) -> Header:
+    """`parse_header` with the metadata, if there are any.
+
+    >>> text = b'{"__metadata__": {"format": "pt"}}'
+    >>> parse_whole_header(text, 0, "m.safetensors").metadata
+    {'format': 'pt'}
+    """
+    return _header(_json_object(text, f"{what} is not a safetensors file"), room, what)
+
+
+def _header(found: dict[str, Any], room: int, what: str) -> Header:
+    metadata = found.pop(METADATA, {})
+    _check_metadata(metadata, what)
     entries = {
-        name: _entry(fields, room, f"{what}, tensor {name!r}") for name, fields in header.items()
+        name: _entry(fields, room, f"{what}, tensor {name!r:.200}")
+        for name, fields in found.items()
     }
     _check_places(entries, room, what)
-    return entries
+    return Header(entries, metadata)
 
 
 def _json_object(text: bytes, complaint: str) -> dict[str, Any]:
@@ -93,7 +139,7 @@ def _json_object(text: bytes, complaint: str) -> dict[str, Any]:
 
 def _check_metadata(found: object, what: str) -> None:
     if not isinstance(found, dict) or not all(type(text) is str for text in found.values()):
-        raise FileFormatError(f"{what}: {_METADATA} must hold strings by name, got {found!r:.80}")
+        raise FileFormatError(f"{what}: {METADATA} must hold strings by name, got {found!r:.80}")
 
 
 def _entry(found: object, room: int, what: str) -> Entry:
@@ -135,8 +181,8 @@ def _check_places(entries: dict[str, Entry], room: int, what: str) -> None:
         if entry.first != end:
             wrong = "overlap those" if entry.first < end else "leave a hole after those"
             raise FileFormatError(
-                f"{what}, tensor {name!r}: its data start at byte {entry.first} and {wrong} before "
-                f"them, which end at {end}"
+                f"{what}, tensor {name!r:.200}: its data start at byte {entry.first} and {wrong} "
+                f"before them, which end at {end}"
             )
         end = entry.last
     if end != room:

@@ -23,20 +23,21 @@ from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.attach import attach, detach
 from expandermask.adapters.backend import get_backend, set_backend
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.export import export_peft
-from expandermask.adapters.files import load_adapter, save_adapter
-from expandermask.adapters.import_peft import import_peft
+from expandermask.adapters.files import save_adapter
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
+from expandermask.adapters.loading import load_adapter
 from expandermask.adapters.merge import merge, unmerge
+from expandermask.adapters.peft.export_peft import export_peft
+from expandermask.adapters.peft.import_peft import import_peft
+from expandermask.adapters.peft.shira import shira_mask_fn
 from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
-from expandermask.adapters.shira import shira_mask_fn
 
 if TYPE_CHECKING:
     from expandermask.adapters.callback import AdapterCallback
-    from expandermask.adapters.mask_peft import mask_peft as mask_peft
-    from expandermask.adapters.mask_peft import unmask_peft as unmask_peft
-    from expandermask.adapters.peft_config import XoraConfig as XoraConfig
+    from expandermask.adapters.peft.config import XoraConfig as XoraConfig
+    from expandermask.adapters.peft.mask_peft import mask_peft as mask_peft
+    from expandermask.adapters.peft.mask_peft import unmask_peft as unmask_peft
 
 __all__ = [
     "AdapterCallback",
@@ -69,9 +70,9 @@ __all__ = [
 
 _LATER = {
     "AdapterCallback": ("expandermask.adapters.callback", "transformers"),
-    "XoraConfig": ("expandermask.adapters.peft_tuner", "peft"),
-    "mask_peft": ("expandermask.adapters.mask_peft", "peft"),
-    "unmask_peft": ("expandermask.adapters.mask_peft", "peft"),
+    "XoraConfig": ("expandermask.adapters.peft.tuner", "peft"),
+    "mask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),
+    "unmask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),
 }
 """Names whose modules import a package that takes seconds, and so wait until they are asked for."""
 

@@ -191,7 +191,7 @@ def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) ->
     if rng is not None:
         raise InvalidInputError(f"rng={rng!r} beside a plan: its own seed {plan.seed} is used")
     if config is None:
-        return AdapterConfig(r=plan.r, left_degree=plan.left_degree, target_modules=tuple(plan))
+        return AdapterConfig.of_plan(plan)
     if not isinstance(config, AdapterConfig):
         raise InvalidInputError(f"config must be an AdapterConfig, got {config!r:.80}")
     if (config.r, config.left_degree) != (plan.r, plan.left_degree):

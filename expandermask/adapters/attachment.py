@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -97,11 +97,12 @@ def masked_layers(model: nn.Module, name: str | None = None) -> dict[str, Masked
 
 def saved_tensors(adapter: NamedAdapter) -> dict[str, Tensor]:
     """Parameters and persistent buffers of an adapter's modules to save, by full name."""
-    return {f"{place}.{key}": tensor for place, key, tensor in _head_tensors(adapter)}
+    return {f"{place}.{key}": tensor for place, key, tensor in saved_in(adapter.heads)}
 
 
-def _head_tensors(adapter: NamedAdapter) -> Iterator[tuple[str, str, Tensor]]:
-    for place, head in adapter.heads.items():
+def saved_in(heads: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, Tensor]]:
+    """Every tensor of some modules that is saved: the module's name, its own, and itself."""
+    for place, head in heads.items():
         for key, tensor in head.state_dict(keep_vars=True).items():
             yield place, key, tensor
 

@@ -11,7 +11,7 @@ from typing import Any
 from expandermask.errors import FileFormatError, InvalidInputError, check_integer
 from expandermask.files import require_fields
 from expandermask.graphs.biregular import BiregularGraph
-from expandermask.masks.plan import MaskPair
+from expandermask.masks.plan import MaskPair, MaskPlan
 
 SCALINGS = ("matched", "paper")
 
@@ -94,6 +94,11 @@ class AdapterConfig:
             ("modules_to_save", saved),
         ):
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def of_plan(cls, plan: MaskPlan) -> AdapterConfig:
+        """The config of a plan that comes without one: its rank, degree and modules."""
+        return cls(r=plan.r, left_degree=plan.left_degree, target_modules=tuple(plan))
 
     @property
     def scale(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 from torch import nn
 
@@ -13,14 +14,24 @@ from expandermask.adapters.distributed import is_sharded
 from expandermask.adapters.layer import MaskedLayer, weight_of
 from expandermask.adapters.packing import require_unpacked
 from expandermask.errors import AdapterError
-from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
 
 _BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 """Modules that can compute with a child's weight without calling the child."""
 
 
-def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[str, ...]:
+class Sized(Protocol):
+    """What is known of one module's masks, made or only described in a file."""
+
+    @property
+    def shape(self) -> Shape:
+        """(d, k), the shape of the module's weight."""
+        ...
+
+
+def check_fit(
+    model: nn.Module, plan: Mapping[str, Sized], config: AdapterConfig
+) -> tuple[str, ...]:
     """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
     require_unpacked(model)
     _require_shapes(plan, adaptable_shapes(model))
@@ -42,7 +53,7 @@ def check_fit(model: nn.Module, plan: MaskPlan, config: AdapterConfig) -> tuple[
     return saved
 
 
-def _require_shapes(plan: MaskPlan, shapes: Mapping[str, Shape]) -> None:
+def _require_shapes(plan: Mapping[str, Sized], shapes: Mapping[str, Shape]) -> None:
     """Every module of the plan is a linear module of the model, of the plan's shape."""
     for name, pair in plan.items():
         if name == "":

@@ -12,10 +12,12 @@ from typing import Any
 from torch import nn
 
 from expandermask.adapters.attachment import attachment
-from expandermask.adapters.export import PEFT_METADATA, peft_name
+from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.factors import index_of
-from expandermask.adapters.files import value_shapes
+from expandermask.adapters.peft.export_peft import PEFT_METADATA, peft_name
+from expandermask.adapters.stored import value_shapes
 from expandermask.adapters.tensors import TensorShape, float32_file_size
+from expandermask.masks.adapter_file import adapter_metadata
 from expandermask.masks.plan import MaskPlan
 
 VALUE_BYTES = 4
@@ -32,7 +34,9 @@ class AdapterCost:
     optimizer_bytes: int
     """AdamW's two moments per value; its step counters, 4 bytes a tensor, are not counted."""
     file_bytes: int
-    """Exact size of ``adapter_model.safetensors`` without modules to save."""
+    """Exact size of ``adapter_model.safetensors`` without modules to save: for a masked adapter the
+    values, the config, and the recipe and hash of every mask; for a plan without a model, with the
+    config that `attach` gives it."""
     index_bytes: int
     """Buffers that say where the values sit; rebuilt from the plan, never saved or trained."""
 
@@ -105,15 +109,15 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
     trainable values               3,072          12,288   0.2500
     gradient bytes                12,288          49,152   0.2500
     AdamW state bytes             24,576          98,304   0.2500
-    adapter file bytes            12,440          49,392   0.2519
+    adapter file bytes            13,480          49,392   0.2729
     index buffer bytes             3,072               0        -
     """
     saved_values = 0
     if isinstance(subject, MaskPlan):
-        plan = subject
+        plan, config = subject, AdapterConfig.of_plan(subject)
     else:
         _, adapter = attachment(subject).adapter(name)
-        plan = adapter.plan
+        plan, config = adapter.plan, adapter.config
         saved_values = sum(
             p.numel()
             for head in adapter.heads.values()
@@ -129,10 +133,17 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
         modules=len(plan),
         r=plan.r,
         left_degree=plan.left_degree,
-        masked=_cost(value_shapes(plan), index_bytes=indices),
+        masked=_cost(value_shapes(plan), index_bytes=indices, metadata=_document_of(plan, config)),
         lora=_cost(dense, index_bytes=0, metadata=PEFT_METADATA),
         saved_values=saved_values,
     )
+
+
+def _document_of(plan: MaskPlan, config: AdapterConfig) -> dict[str, str]:
+    """The metadata of the file, with other hashes of the same length."""
+    tensors = {name: ("F32", shape) for name, shape in value_shapes(plan).items()}
+    hashes = dict.fromkeys(tensors, "0" * 64)
+    return adapter_metadata(config.to_dict(), plan.to_dict(), tensors, hashes)
 
 
 def _cost(

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from expandermask.adapters import AdapterConfig, attach, save_adapter
-from expandermask.adapters.files import WEIGHTS_NAME
 from expandermask.demo.data import Snippets
 from expandermask.demo.folders import replacing_folder
 from expandermask.demo.model import HEAD, encoder_linears, load_model, load_tokenizer
@@ -31,6 +30,7 @@ from expandermask.demo.training import (
     logits,
     train,
 )
+from expandermask.masks.adapter_file import WEIGHTS_NAME
 from expandermask.masks.plan import MaskPlan
 
 PROBE, LORA, MASKED = "frozen probe", "dense LoRA", "masked adapter"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from expandermask.errors import FileFormatError, InvalidInputError, NotProvedError
+from expandermask.errors import (
+    FileFormatError,
+    InvalidInputError,
+    NotProvedError,
+    TooLargeError,
+)
 from expandermask.graphs.biregular import TRANSPOSE, BiregularGraph, Builder, Recipe
 from expandermask.graphs.coverings import BUILDERS as COVERINGS
 from expandermask.graphs.designs import BUILDERS as DESIGNS
@@ -32,6 +37,10 @@ BUILDERS: dict[str, tuple[int, Builder]] = {
     TRANSPOSE: (1, _transposed),
 }
 """For each algorithm its version and the function that follows a recipe of it."""
+
+FILE_EDGES = 2**26
+"""Most edges of a mask that is read from a file: 256 MiB, made in seconds. The largest weights in
+use, of a vocabulary of 256,000, have 16 million at 64 entries a row."""
 
 _ON_A_BASE = {*COVERINGS, *QUASI_CYCLIC, TRANSPOSE}
 
@@ -69,3 +78,27 @@ def rebuild(recipe: Recipe) -> BiregularGraph:
     if graph.recipe != recipe:
         raise FileFormatError(f"the recipe {recipe} describes {graph.recipe} instead")
     return graph
+
+
+def require_modest(recipe: Recipe, what: str) -> None:
+    """Refuse a recipe out of a file that makes no graph, or a huge one on the way; costs nothing.
+
+    A base has at most the edges of what rests on it, so the limit holds for the whole chain. Raises
+    `FileFormatError` or, above `FILE_EDGES`, `TooLargeError`.
+    """
+    limit, below = FILE_EDGES, recipe
+    while True:
+        n1, n2, d1 = below.n1, below.n2, below.d1
+        if min(n1, n2, d1) < 1 or d1 > n2 or n1 * d1 % n2:
+            raise FileFormatError(f"{what}: no biregular graph has n1={n1}, n2={n2} and d1={d1}")
+        if n1 * d1 > limit:
+            if limit < FILE_EDGES:
+                raise FileFormatError(
+                    f"{what}: its recipe rests on a graph of {n1 * d1} edges, more than its {limit}"
+                )
+            raise TooLargeError(
+                f"{what}: {n1 * d1} edges; a mask read from a file has at most {FILE_EDGES}"
+            )
+        if below.base is None:
+            return
+        limit, below = n1 * d1, below.base

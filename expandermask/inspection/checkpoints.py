@@ -7,26 +7,24 @@ read one is to run what is in it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from expandermask.errors import FileFormatError, InvalidInputError
-from expandermask.files import parse_json, read_bytes
+from expandermask.files import parse_json, read_bytes, reading
 from expandermask.inspection.array_files import open_array, open_arrays
 from expandermask.inspection.supports import StoredTensor
-from expandermask.inspection.tensor_files import read_header
+from expandermask.inspection.tensor_files import open_header, read_header, stored_tensors
+from expandermask.masks.adapter_file import WEIGHTS_NAME, is_adapter, read_document
+from expandermask.masks.declared import FORMAT as PLAN
 from expandermask.masks.files import FORMAT as MASK
 from expandermask.masks.files import load_mask
-from expandermask.masks.plan import FORMAT as PLAN
 from expandermask.masks.plan import MaskPlan
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_ADAPTER = "expandermask adapter"  # adapters.files.FORMAT, which cannot be imported without torch
-_CONFIG = "adapter_config.json"
-_WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+_WEIGHTS = (WEIGHTS_NAME, "model.safetensors")
 _INDEX = "model.safetensors.index.json"
 _READABLE = ".npy, .npz, .json (a mask or a plan), .safetensors, or a folder of these"
 
@@ -62,7 +60,7 @@ def open_masks(path: str | os.PathLike[str]) -> Any:
     if suffix in PICKLES:
         raise InvalidInputError(_no_pickles(place))
     if suffix == ".safetensors":
-        return read_header(place)
+        return _open_tensors(place)
     if suffix == ".json":
         return _open_json(place)
     if suffix == ".npy":
@@ -89,14 +87,9 @@ def _open_json(path: Path) -> Any:
 
 def _open_folder(folder: Path) -> Mapping[str, Any]:
     """The masks of an adapter's folder, or the tensors of a checkpoint's."""
-    config = folder / _CONFIG
-    if config.exists():
-        found = parse_json(read_bytes(config))
-        if isinstance(found, dict) and found.get("format") == _ADAPTER:
-            return MaskPlan.from_json(json.dumps(found.get("plan")))
     for name in _WEIGHTS:
         if (folder / name).exists():
-            return read_header(folder / name)
+            return _open_tensors(folder / name, within=folder)
     if (folder / _INDEX).exists():
         return _open_shards(folder)
     pickles = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICKLES)
@@ -105,9 +98,18 @@ def _open_folder(folder: Path) -> Mapping[str, Any]:
     raise FileFormatError(f"{os.fspath(folder)!r} holds none of {', '.join((*_WEIGHTS, _INDEX))}")
 
 
+def _open_tensors(path: Path, *, within: Path | None = None) -> Mapping[str, Any]:
+    """The masks of an adapter's plan, or the tensors of any other safetensors file."""
+    header, start = open_header(path, within=within)
+    if is_adapter(header):
+        return read_document(header, repr(os.fspath(path))).build_plan()
+    return stored_tensors(path, header, start)
+
+
 def _open_shards(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a checkpoint in shards, shard by shard, as its index lists them."""
-    index = parse_json(read_bytes(folder / _INDEX))
+    with reading(folder / _INDEX, within=folder) as (stream, _):
+        index = parse_json(stream.read())
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not all(type(shard) is str for shard in places.values()):
         raise FileFormatError(f"{_INDEX}: weight_map must map names of tensors to names of files")
@@ -127,7 +129,7 @@ def _read_shard(folder: Path, shard: str) -> dict[str, StoredTensor]:
         )
     if not (folder / shard).exists():
         raise FileFormatError(f"{_INDEX} names the shard {shard!r}, which is missing")
-    return read_header(folder / shard)
+    return read_header(folder / shard, within=folder)
 
 
 def _no_pickles(path: Path) -> str:

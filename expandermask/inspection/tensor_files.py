@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.errors import FileFormatError
+from expandermask.files import reading
 from expandermask.inspection.supports import StoredTensor
-from expandermask.safetensors_header import LENGTH_BYTES, Entry, parse_header
-
-_HEADER_LIMIT = 100_000_000
-"""The format's own limit on the length of a header."""
+from expandermask.safetensors_header import (
+    LENGTH_BYTES,
+    Entry,
+    Header,
+    header_text,
+    parse_whole_header,
+)
 
 _PLAIN = {
     **{"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2"},
@@ -33,28 +37,37 @@ _NAMES = {
 """The dtypes that can be read, as numpy and torch name them."""
 
 
-def read_header(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
-    """Every tensor of a safetensors file by name; their rows are read when asked for.
+def open_header(path: str | os.PathLike[str], *, within: Path | None = None) -> tuple[Header, int]:
+    """The header of a safetensors file, and the byte at which its data start.
 
-    Raises `FileFormatError` for a file that is truncated, or no safetensors file.
+    Raises `FileFormatError` for a file that is truncated, or no safetensors file, or not in the
+    folder ``within``, if that is given.
     """
     where = os.fspath(path)
-    try:
-        size = Path(path).stat().st_size
-        with Path(path).open("rb") as stream:
-            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
-            if not 0 < length <= min(size - LENGTH_BYTES, _HEADER_LIMIT):
-                raise FileFormatError(
-                    f"{where!r} is not a safetensors file (truncated?): {size} bytes, header of "
-                    f"{length}"
-                )
-            text = stream.read(length)
-    except OSError as error:
-        raise FileFormatError(f"cannot read {where!r}: {error.strerror}") from None
-    start = LENGTH_BYTES + length
+    with reading(path, within=within) as (stream, size):
+        text = header_text(stream, size, repr(where))
+    start = LENGTH_BYTES + len(text)
+    return parse_whole_header(text, size - start, repr(where)), start
+
+
+def read_header(
+    path: str | os.PathLike[str], *, within: Path | None = None
+) -> dict[str, StoredTensor]:
+    """Every tensor of a safetensors file by name; their rows are read when asked for.
+
+    Raises as `open_header` does.
+    """
+    return stored_tensors(path, *open_header(path, within=within))
+
+
+def stored_tensors(
+    path: str | os.PathLike[str], header: Header, start: int
+) -> dict[str, StoredTensor]:
+    """`read_header` of a file whose header is read already, and whose data start at ``start``."""
+    where = os.fspath(path)
     return {
         name: _stored(path, entry, start, f"{where!r}, tensor {name!r}")
-        for name, entry in parse_header(text, size - start, repr(where), metadata=True).items()
+        for name, entry in header.entries.items()
     }
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.errors import ExpanderMaskError, FileFormatError, check_size
+from expandermask.errors import ExpanderMaskError, FileFormatError, TooLargeError, check_size
 from expandermask.files import require_fields
 from expandermask.graphs.bipartite import BipartiteGraph
+from expandermask.graphs.rebuild import FILE_EDGES
 
 Numbers = NDArray[np.int64]
 
@@ -45,15 +46,13 @@ def write_edges(graph: BipartiteGraph) -> dict[str, Any]:
 
 
 def read_edges(data: object, what: str) -> BipartiteGraph:
-    """Read `write_edges` back; `FileFormatError` unless it is such a mask and its hash fits."""
-    lines = isinstance(data, dict) and "kept" in data
-    arrays: dict[str, type] = {"kept": str} if lines else {"degrees": str, "rights": str}
-    fields = require_fields(data, {"n1": int, "n2": int, "sha256": str, **arrays}, what)
-    try:
-        n1, n2 = check_size("n1", fields["n1"]), check_size("n2", fields["n2"])
-    except ExpanderMaskError as error:
-        raise FileFormatError(f"{what}: {error}") from None
-    if lines:
+    """Read `write_edges` back; `FileFormatError` unless it is such a mask and its hash fits.
+
+    Raises `TooLargeError` as `declared_edges` does.
+    """
+    n1, n2, _ = declared_edges(data, what)
+    fields: Any = data
+    if "kept" in fields:
         graph = _from_kept(_decode(fields["kept"], n1, what), n1, n2, what)
     else:
         degrees = _decode(fields["degrees"], n2 + 1, what)
@@ -61,6 +60,28 @@ def read_edges(data: object, what: str) -> BipartiteGraph:
     if graph.digest != fields["sha256"]:
         raise FileFormatError(f"{what} hashes to {graph.digest}, the file says {fields['sha256']}")
     return graph
+
+
+def declared_edges(data: object, what: str) -> tuple[int, int, int]:
+    """n1, n2 and the number of edges that `write_edges` said, before any are read.
+
+    Raises `FileFormatError` for other fields, and `TooLargeError` for more vertices or edges than a
+    mask from a file may have: a few bytes can name any number of whole rows.
+    """
+    lines = isinstance(data, dict) and "kept" in data
+    arrays: dict[str, type] = {"kept": str} if lines else {"degrees": str, "rights": str}
+    fields = require_fields(data, {"n1": int, "n2": int, "sha256": str, **arrays}, what)
+    try:
+        n1, n2 = check_size("n1", fields["n1"]), check_size("n2", fields["n2"])
+    except ExpanderMaskError as error:
+        raise FileFormatError(f"{what}: {error}") from None
+    edges = _length(fields["kept"], n1) * n2 if lines else _length(fields["rights"], n2)
+    if max(n1, n2, edges) > FILE_EDGES:
+        raise TooLargeError(
+            f"{what}: n1={n1}, n2={n2} and {edges} edges; a mask read from a file has at most "
+            f"{FILE_EDGES} of each"
+        )
+    return n1, n2, edges
 
 
 def _from_kept(kept: Numbers, n1: int, n2: int, what: str) -> BipartiteGraph:
@@ -103,6 +124,11 @@ def _decode(text: str, limit: int, what: str) -> Numbers:
     if numbers.size and numbers.max() >= limit:
         raise FileFormatError(f"{what}: index {numbers.max()} is not below {limit}")
     return numbers
+
+
+def _length(text: str, limit: int) -> int:
+    """How many integers below ``limit`` a base64 text holds."""
+    return (len(text) * 3 // 4 - text[-2:].count("=")) // _dtype(limit).itemsize
 
 
 def _dtype(limit: int) -> np.dtype[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from expandermask.errors import ExpanderMaskError, FileFormatError, InvalidInputError
 from expandermask.files import read_bytes, read_document, replacing, write_document, write_text
 from expandermask.graphs.biregular import BiregularGraph, Recipe, as_graph
-from expandermask.graphs.rebuild import rebuild
+from expandermask.graphs.rebuild import rebuild, require_modest
 
 FORMAT = "expandermask mask"
 FORMAT_VERSION = 1
@@ -92,7 +92,9 @@ def _from_json(text: bytes) -> BiregularGraph:
             f"a mask file holds n2, sha256 and either recipe or neighbors, got {sorted(data)}"
         )
     if "recipe" in data:
-        graph = rebuild(Recipe.from_dict(data["recipe"]))
+        recipe = Recipe.from_dict(data["recipe"])
+        require_modest(recipe, "the mask")
+        graph = rebuild(recipe)
     else:
         try:
             graph = BiregularGraph(data["neighbors"], data["n2"])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from expandermask.certificates import Certificate, certify
+from expandermask.certificates.certificate import seal
 from expandermask.certificates.certify import is_proved_ramanujan
 from expandermask.errors import (
     FileFormatError,
@@ -27,21 +28,24 @@ from expandermask.errors import (
     divisors_between,
     nearest_multiples,
 )
-from expandermask.files import read_bytes, read_document, require_fields, write_document, write_text
+from expandermask.files import document_body, parse_json, read_bytes, write_document, write_text
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
 from expandermask.graphs.biregular import BiregularGraph, Recipe
 from expandermask.graphs.catalog import ramanujan_graph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
 from expandermask.graphs.rebuild import rebuild
+from expandermask.masks.declared import (
+    FORMAT,
+    FORMAT_VERSION,
+    DeclaredMask,
+    declared_masks,
+    plan_fields,
+)
 from expandermask.masks.edges import read_edges, write_edges
 from expandermask.masks.targets import Shape, find_targets
 
 if TYPE_CHECKING:
     from torch import nn
-
-FORMAT = "expandermask plan"
-FORMAT_VERSION = 1
-
 
 Support = BiregularGraph | BipartiteGraph
 """The mask of one factor: a certified biregular graph with its recipe, or any other, as edges."""
@@ -261,36 +265,56 @@ class MaskPlan(Mapping[str, MaskPair]):
     # -- files ---------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """The plan as JSON: one recipe, or the indices, and one hash per mask."""
+        """The plan as JSON: one recipe, or the indices, and one hash per mask, and a seal.
+
+        The seal catches damage to the names and the seed, which no mask's hash is of.
+        """
+        body = self._body()
+        return write_document(FORMAT, FORMAT_VERSION, {**body, "seal": seal(self.to_dict())})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-ready values, for a document with a seal of its own."""
+        return {"format": FORMAT, "format_version": FORMAT_VERSION, **self._body()}
+
+    def _body(self) -> dict[str, Any]:
         modules = {
             name: {"A": _describe(pair.a), "B": _describe(pair.b)} for name, pair in self.items()
         }
-        body = {
-            "r": self.r,
-            "left_degree": self.left_degree,
-            "seed": self.seed,
-            "modules": modules,
-        }
-        return write_document(FORMAT, FORMAT_VERSION, body)
+        degree = self.left_degree
+        return {"r": self.r, "left_degree": degree, "seed": self.seed, "modules": modules}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> MaskPlan:
         """Rebuild a plan from its recipes, check every graph against its hash, and prove it again.
 
         Raises `FileFormatError` for a truncated, foreign or newer file, where a hash differs, or
-        where a recipe makes a graph that is not Ramanujan.
+        where a recipe makes a graph that is not Ramanujan; `TooLargeError`, before any graph is
+        made, for masks of more than 2**26 edges or than the memory holds.
         """
-        data = require_fields(
-            read_document(text, FORMAT, FORMAT_VERSION),
-            {"r": int, "left_degree": (int, type(None)), "seed": int, "modules": dict},
-            "a plan",
-        )
+        body = document_body(parse_json(text), FORMAT, FORMAT_VERSION)
+        data = {"format": FORMAT, "format_version": FORMAT_VERSION, **body}
+        found = data.pop("seal", None)
+        declared_masks(data)  # what is wrong with a field is worth more than that something is
+        if found != seal(data):
+            raise FileFormatError("a plan: its fields were altered, the seal does not fit")
+        return cls.from_dict(data)
+
+    @classmethod
+    def from_dict(cls, data: object) -> MaskPlan:
+        """Read `to_dict` back; raises as `from_json` does."""
+        masks, fields = declared_masks(data), plan_fields(data)
+        made: dict[Recipe, BiregularGraph] = {}  # a file may repeat a recipe that takes long
         pairs = {}
-        for name, entry in data["modules"].items():
-            entry = require_fields(entry, {"A": dict, "B": dict}, f"plan module {name!r}")
-            pairs[name] = MaskPair(*(_rebuild(entry[side], f"{name}.{side}") for side in "AB"))
+        for name, pair in masks.items():
+            entry = fields["modules"][name]
+            pairs[name] = MaskPair(
+                *(
+                    _rebuild(mask, entry[side], f"{name}.{side}", made)
+                    for side, mask in (("A", pair.a), ("B", pair.b))
+                )
+            )
         try:
-            return cls(pairs, r=data["r"], left_degree=data["left_degree"], seed=data["seed"])
+            return cls(pairs, r=fields["r"], left_degree=fields["left_degree"], seed=fields["seed"])
         except InvalidInputError as error:
             raise FileFormatError(str(error)) from None
 
@@ -311,15 +335,17 @@ def _describe(graph: Support) -> dict[str, Any]:
     return {"recipe": graph.recipe.to_dict(), "sha256": graph.digest}
 
 
-def _rebuild(entry: dict[str, Any], what: str) -> Support:
-    if "recipe" not in entry:
+def _rebuild(
+    mask: DeclaredMask, entry: dict[str, Any], what: str, made: dict[Recipe, BiregularGraph]
+) -> Support:
+    if mask.recipe is None:
         return read_edges(entry, f"mask {what}")
-    require_fields(entry, {"recipe": dict, "sha256": str}, f"mask {what}")
-    graph = rebuild(Recipe.from_dict(entry["recipe"]))
-    if graph.digest != entry["sha256"]:
+    graph = made.get(mask.recipe) or rebuild(mask.recipe)
+    made[mask.recipe] = graph
+    if graph.digest != mask.sha256:
         raise FileFormatError(
             f"mask {what}: the rebuilt graph hashes to {graph.digest}, the file says "
-            f"{entry['sha256']}"
+            f"{mask.sha256:.80}"
         )
     return graph
 

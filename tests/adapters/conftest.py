@@ -11,7 +11,7 @@ from expandermask.adapters import AdapterConfig, save_adapter
 from tests.adapters.models import attached, bert
 
 HEADED = AdapterConfig(r=16, lora_dropout=0.1, modules_to_save=["classifier"])
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def test_refuses_to_write_over_a_saved_adapter(tmp_path: Path) -> None:
         export_peft(model, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(AdapterError, match="is a file"):
-        export_peft(model, tmp_path / "adapter_config.json")
+        export_peft(model, tmp_path / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match="no adapters attached"):
         export_peft(mlp(), tmp_path)
     export_peft(model, tmp_path / "peft")

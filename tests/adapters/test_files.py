@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -22,7 +24,7 @@ from expandermask.adapters import (
     save_adapter,
 )
 from expandermask.errors import AdapterError
-from tests.adapters.conftest import CONFIG, HEADED, WEIGHTS
+from tests.adapters.conftest import HEADED, WEIGHTS
 from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, state
 
 
@@ -74,9 +76,15 @@ def test_only_values_and_heads_are_in_the_file(saved: tuple[Path, nn.Module]) ->
     heads = {name for name in tensors if not name.endswith((".A", ".B"))}
     assert heads == {"classifier.weight", "classifier.bias"}
     assert tensors["bert.encoder.layer.0.attention.self.query.A"].shape == (64, 2)
-    assert sorted(os.listdir(folder)) == [CONFIG, WEIGHTS]
-    document = json.loads((folder / CONFIG).read_text())
-    assert set(document) == {"format", "format_version", "config", "plan", "tensors"}
+    assert os.listdir(folder) == [WEIGHTS]
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    assert metadata.keys() == {"format", "expandermask"}
+    document = json.loads(metadata["expandermask"])
+    assert set(document) == {"format", "format_version", "config", "plan", "sha256", "seal"}
+    for name, tensor in tensors.items():
+        digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+        assert document["sha256"][name] == digest
 
 
 def test_saving_over_an_adapter_replaces_it(tmp_path: Path) -> None:

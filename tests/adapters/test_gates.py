@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from expandermask import MaskPlan
-from expandermask.adapters import attach, merge, unmerge
+from expandermask.adapters import attach, load_adapter, merge, save_adapter, unmerge
 from expandermask.errors import AdapterError
 from tests.adapters.models import attached, mlp, randomise, same, state
 from tests.adapters.pairs import the_adapter
@@ -112,3 +114,18 @@ def test_gates_of_another_size_are_refused(slot: str, gate: torch.Tensor) -> Non
     attached(model)
     with pytest.raises(AdapterError, match=r"must have (16|1) elements"):
         getattr(the_adapter(model[0]), f"set_{slot}_gate")(gate)
+
+
+def test_a_gated_adapter_survives_a_file(tmp_path: Path) -> None:
+    model, twin = mlp(), mlp()
+    for m in (model, twin):
+        attached(m)
+        the_adapter(m[0]).set_rank_gate(nn.Parameter(torch.ones(16)))
+    with torch.no_grad():
+        the_adapter(model[0]).rank_gate.normal_()
+    save_adapter(model, tmp_path)
+    load_adapter(twin, tmp_path)
+    assert same(state(twin), state(model))
+    fresh = mlp()
+    load_adapter(fresh, tmp_path)
+    assert same(state(fresh), state(model))

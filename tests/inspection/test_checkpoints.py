@@ -6,6 +6,8 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import weakref
 import zipfile
 from pathlib import Path
@@ -19,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import expandermask as xm
-from expandermask.adapters import export_peft, files, save_adapter
+from expandermask.adapters import export_peft, save_adapter
 from expandermask.errors import (
     ExpanderMaskError,
     FileFormatError,
@@ -27,7 +29,6 @@ from expandermask.errors import (
     TooLargeError,
 )
 from expandermask.graphs import heawood, random_biregular
-from expandermask.inspection import checkpoints
 from expandermask.inspection.checkpoints import open_masks
 from expandermask.inspection.inspect_mask import inspect_mask
 from expandermask.masks import save_mask
@@ -246,15 +247,34 @@ def test_an_adapter_folder_of_this_library(tmp_path):
     model = mlp()
     plan = attached(model)
     save_adapter(model, tmp_path)
-    report = inspect_mask(tmp_path)
-    assert {name: r.certificate for name, r in report.items()} == plan.certify()
-    assert sorted(report.products) == sorted(plan)
+    for place in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        report = inspect_mask(place)
+        assert {name: r.certificate for name, r in report.items()} == plan.certify()
+        assert sorted(report.products) == sorted(plan)
 
 
-def test_the_names_of_an_adapters_files_are_the_adapters_own():
-    assert checkpoints._ADAPTER == files.FORMAT
-    assert checkpoints._CONFIG == files.CONFIG_NAME
-    assert files.WEIGHTS_NAME in checkpoints._WEIGHTS
+def test_an_altered_adapter_is_not_shown(tmp_path):
+    model = mlp()
+    attached(model)
+    save_adapter(model, tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"matched", b"Matched"))
+    with pytest.raises(FileFormatError, match="the seal does not fit"):
+        inspect_mask(tmp_path)
+
+
+def test_an_adapters_masks_are_read_without_torch(tmp_path):
+    model = mlp()
+    attached(model)
+    save_adapter(model, tmp_path)
+    program = (
+        "import sys\nsys.modules['torch'] = None\nimport expandermask as xm\n"
+        "print(len(xm.inspect_mask(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "4\n", done.stderr
 
 
 def test_an_exported_adapter_shows_its_masks_again(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import pickle
 import re
@@ -13,7 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expandermask import MaskPlan, certify
-from expandermask.errors import FileFormatError, InfeasibleShapeError, InvalidInputError
+from expandermask.errors import (
+    FileFormatError,
+    InfeasibleShapeError,
+    InvalidInputError,
+    TooLargeError,
+)
 from expandermask.graphs import BiregularGraph, ramanujan_graph, random_biregular
 from expandermask.masks import MaskPair
 
@@ -149,7 +155,14 @@ def test_bad_shapes(shape):
 def altered(change):
     data = json.loads(TEXT)
     change(data)
-    return json.dumps(data)
+    return sealed(data)
+
+
+def sealed(data):
+    """The fields as JSON under a seal that fits, as anyone can make it."""
+    body = {name: value for name, value in data.items() if name != "seal"}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return json.dumps({**body, "seal": hashlib.sha256(text.encode()).hexdigest()})
 
 
 def first(data):
@@ -188,7 +201,7 @@ ALTERATIONS = {
     "seed bool": lambda d: d.update(seed=True),
     "extra field": lambda d: d.update(more=1),
     "missing field": lambda d: d.pop("seed"),
-    "newer": lambda d: d.update(format_version=2),
+    "newer": lambda d: d.update(format_version=3),
     "another format": lambda d: d.update(format="expandermask certificate"),
     "another rank in one mask": lambda d: d["modules"]["layer.0.query"].update(A=drawn(24, 6, 3)),
 }
@@ -199,6 +212,62 @@ def test_altered_plans_are_refused(name):
     assert MaskPlan.from_json(altered(lambda data: None)) == PLAN
     with pytest.raises(FileFormatError):
         MaskPlan.from_json(altered(ALTERATIONS[name]))
+
+
+def test_names_and_seed_are_sealed():
+    for old, new in (('"seed": 7,\n', '"seed": 8,\n'), ("layer.0.query", "layer.0.quary")):
+        assert TEXT.count(old) == 1
+        with pytest.raises(FileFormatError, match="the seal does not fit"):
+            MaskPlan.from_json(TEXT.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: first(d)["recipe"].update(n1=2 * 10**9), "a mask read from a file has at most"),
+        (
+            lambda d: first(d)["recipe"].update(
+                algorithm="transpose", base={**first(d)["recipe"], "n1": 24 * 10**6}
+            ),
+            "rests on a graph of 72000000 edges",
+        ),
+        (
+            lambda d: (
+                d.update(left_degree=None)
+                or d["modules"]["layer.0.out"].update(
+                    A={"n1": 10**9, "n2": 12, "kept": "AAAAAA==", "sha256": "0" * 64}
+                )
+            ),
+            "a mask read from a file has at most",
+        ),
+        (
+            lambda d: (
+                d.update(left_degree=None)
+                or d["modules"]["layer.0.out"].update(
+                    A={"n1": 100, "n2": 10**9, "kept": "AA" * 100, "sha256": "0" * 64}
+                )
+            ),
+            "a mask read from a file has at most",
+        ),
+    ],
+)
+def test_what_would_take_gigabytes_is_refused_before_it_is_made(change, words, monkeypatch):
+    from expandermask.masks import plan
+
+    monkeypatch.setattr(plan, "rebuild", lambda recipe: pytest.fail("made a mask"))
+    with pytest.raises((FileFormatError, TooLargeError), match=words):
+        MaskPlan.from_json(altered(change))
+
+
+def test_a_repeated_recipe_is_followed_once(monkeypatch):
+    from expandermask.masks import plan
+
+    calls, build = [], plan.rebuild
+    monkeypatch.setattr(plan, "rebuild", lambda recipe: calls.append(recipe) or build(recipe))
+    one = first(DATA)
+    modules = {f"m{k}": {"A": one, "B": one} for k in range(5)}
+    assert len(MaskPlan.from_json(altered(lambda d: d.update(modules=modules)))) == 5
+    assert len(calls) == 1
 
 
 def test_a_wrong_hash_names_the_mask():
@@ -214,7 +283,7 @@ def test_a_recipe_of_an_unproved_graph_is_refused(degree, words):
     mask = {"recipe": graph.recipe.to_dict(), "sha256": graph.digest}
     body = {"r": 12, "left_degree": degree, "seed": 0, "modules": {"m": {"A": mask, "B": mask}}}
     with pytest.raises(FileFormatError, match=words):
-        MaskPlan.from_json(json.dumps({"format": "expandermask plan", "format_version": 1, **body}))
+        MaskPlan.from_json(sealed({"format": "expandermask plan", "format_version": 2, **body}))
 
 
 def nx_components(graph):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from expandermask import MaskPlan
-from expandermask.adapters.mask_peft import mask_peft, unmask_peft
+from expandermask.adapters.peft.mask_peft import mask_peft, unmask_peft
 from expandermask.errors import AdapterError, InfeasibleShapeError, InvalidInputError
 from tests.adapters.models import bert, gpt2, logits, mlp, same, tokens
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from expandermask import BiregularGraph, certify
-from expandermask.adapters.shira import shira_mask_fn
+from expandermask.adapters.peft.shira import shira_mask_fn
 from expandermask.errors import InfeasibleShapeError, InvalidInputError
 
 

@@ -93,7 +93,7 @@ def mask_peft(
     Examples
     --------
     >>> import peft, torch
-    >>> from expandermask.adapters.mask_peft import mask_peft
+    >>> from expandermask.adapters.peft.mask_peft import mask_peft
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
     >>> model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules=["0"]))
     >>> mask_peft(model, rng=0)

@@ -21,11 +21,11 @@ from expandermask.adapters.attach import attach, require_free
 from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers, saved_tensors
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.distributed import like
-from expandermask.adapters.export import CONFIG_KEY, PLAN_KEY
 from expandermask.adapters.factors import gather_values
 from expandermask.adapters.fit import bare_module, check_fit
 from expandermask.adapters.layer import weight_of
-from expandermask.adapters.peft_folder import Factors, PeftFolder, read_folder
+from expandermask.adapters.peft.export_peft import CONFIG_KEY, PLAN_KEY
+from expandermask.adapters.peft.folder import Factors, PeftFolder, read_folder
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite

@@ -22,10 +22,11 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.distributed import on_writer, whole
-from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME, require_folder
+from expandermask.adapters.folder import CONFIG_NAME, require_folder
 from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.tensors import write_tensors
 from expandermask.files import write_text
+from expandermask.masks.adapter_file import WEIGHTS_NAME
 
 PEFT_METADATA = {"format": "pt"}
 PLAN_KEY, CONFIG_KEY = "expandermask_plan", "expandermask_config"

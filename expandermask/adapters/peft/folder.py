@@ -7,6 +7,7 @@ be off; ``adapter_model.safetensors`` has to hold whole pairs of factors. Pickle
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from expandermask.adapters.files import CONFIG_NAME, WEIGHTS_NAME
+from expandermask.adapters.folder import CONFIG_NAME
 from expandermask.adapters.tensors import read_tensors
-from expandermask.errors import FileFormatError
-from expandermask.files import parse_json, read_bytes
-from expandermask.safetensors_header import LENGTH_BYTES, parse_header
+from expandermask.errors import FileFormatError, require_memory
+from expandermask.files import parse_json, reading
+from expandermask.masks.adapter_file import WEIGHTS_NAME
 
 Factors = tuple[Tensor, Tensor]
 """Dense A (r, k) and B (d, r)."""
@@ -61,15 +62,14 @@ class PeftFolder:
 
 def read_folder(folder: Path) -> PeftFolder:
     """Read and check a folder; `FileFormatError` for anything but plain LoRA in safetensors."""
-    config = _config(read_bytes(folder / CONFIG_NAME))
+    config = _config(_content(folder / CONFIG_NAME))
     if not (folder / WEIGHTS_NAME).exists() and (folder / "adapter_model.bin").exists():
         raise FileFormatError(
             f"{str(folder)!r} holds adapter_model.bin, a pickle, which is not opened; save it "
             "again with PEFT's save_pretrained(safe_serialization=True)"
         )
-    data = read_bytes(folder / WEIGHTS_NAME)
-    metadata = _metadata(data)
-    factors, others = _sorted(read_tensors(data), config["r"])
+    tensors, metadata = read_tensors(_content(folder / WEIGHTS_NAME))
+    factors, others = _sorted(tensors, config["r"])
     return PeftFolder(
         r=config["r"],
         dropout=float(config.get("lora_dropout") or 0.0),
@@ -136,15 +136,11 @@ def _scale(config: dict[str, Any], name: str) -> float:
     return float(alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r)
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    """The file's metadata, its header checked in full."""
-    start = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES], "little")
-    if len(data) < LENGTH_BYTES or start > len(data):
-        raise FileFormatError(f"{WEIGHTS_NAME} is not a safetensors file (truncated?)")
-    header = data[LENGTH_BYTES:start]
-    parse_header(header, len(data) - start, WEIGHTS_NAME, metadata=True)
-    found: dict[str, str] = parse_json(header).get("__metadata__", {})
-    return found
+def _content(path: Path) -> bytes:
+    """The bytes of a file of the folder; a link that leads out of it is refused."""
+    with reading(path, within=path.parent) as (stream, size):
+        require_memory(size, os.fspath(path))
+        return stream.read()
 
 
 def _sorted(tensors: Mapping[str, Tensor], r: int) -> tuple[dict[str, Factors], dict[str, Tensor]]:

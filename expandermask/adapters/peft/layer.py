@@ -19,7 +19,7 @@ from expandermask.adapters.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.compute import adapted_embedding, adapted_linear
 from expandermask.adapters.layer import weight_of
 from expandermask.adapters.merging import merge_into, plain_weight, restore
-from expandermask.adapters.peft_config import XoraConfig
+from expandermask.adapters.peft.config import XoraConfig
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.graphs.random import derive_seed, draw_seed
 from expandermask.masks.plan import MaskPair

@@ -1,0 +1,123 @@
+"""What the JSON of a plan says its masks are, read without making one of them.
+
+A recipe of a hundred bytes can ask for gigabytes and hours. So the sizes in a file are compared
+with each other, with a limit, and by whoever reads an adapter with the tensors and the model, and
+only then is a graph made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from expandermask.errors import FileFormatError, require_memory
+from expandermask.files import document_body, require_fields
+from expandermask.graphs.biregular import Recipe
+from expandermask.graphs.rebuild import require_modest
+from expandermask.masks.edges import declared_edges
+from expandermask.masks.targets import Shape
+
+FORMAT = "expandermask plan"
+FORMAT_VERSION = 2
+
+_EDGE_BYTES = 8
+
+
+@dataclass(frozen=True)
+class DeclaredMask:
+    """One mask as a file describes it."""
+
+    n1: int
+    n2: int
+    num_edges: int
+    sha256: str
+    recipe: Recipe | None
+    """How to make it, or None where the file holds its indices."""
+
+
+@dataclass(frozen=True)
+class DeclaredPair:
+    """The masks of one module, as `MaskPair` has them once they are made."""
+
+    a: DeclaredMask
+    b: DeclaredMask
+
+    @property
+    def shape(self) -> Shape:
+        """(d, k), the shape of the module's weight update."""
+        return self.b.n1, self.a.n1
+
+
+def plan_fields(data: object) -> dict[str, Any]:
+    """The fields r, left_degree, seed and modules of a plan's JSON, each of its type."""
+    return require_fields(
+        document_body(data, FORMAT, FORMAT_VERSION),
+        {"r": int, "left_degree": (int, type(None)), "seed": int, "modules": dict},
+        "a plan",
+    )
+
+
+def declared_masks(data: object) -> dict[str, DeclaredPair]:
+    """The masks that a plan's JSON describes, by module.
+
+    Parameters
+    ----------
+    data : object
+        What `parse_json` gave.
+
+    Raises
+    ------
+    FileFormatError
+        A field is missing, unknown or of a wrong type, sizes that no graph has, or a mask that is
+        not of the plan's r and left_degree.
+    TooLargeError
+        Masks that are larger than any that is read from a file, or than the memory.
+
+    Notes
+    -----
+    O(length of the JSON), whatever sizes it names.
+
+    Examples
+    --------
+    >>> from expandermask import MaskPlan
+    >>> plan = MaskPlan.for_shapes({"query": (64, 32)}, r=8, rng=0)
+    >>> masks = declared_masks(plan.to_dict())
+    >>> masks["query"].shape, masks["query"].a.num_edges
+    ((64, 32), 64)
+    """
+    fields = plan_fields(data)
+    pairs = {}
+    for name, entry in fields["modules"].items():
+        what = f"plan module {name!r:.200}"
+        entry = require_fields(entry, {"A": dict, "B": dict}, what)
+        pairs[name] = DeclaredPair(*_masks(entry, name))
+        for mask in (pairs[name].a, pairs[name].b):
+            _require_plan(mask, fields["r"], fields["left_degree"], what)
+    total = sum(mask.num_edges for pair in pairs.values() for mask in (pair.a, pair.b))
+    require_memory(_EDGE_BYTES * total, f"a plan with masks of {total} edges")
+    return pairs
+
+
+def _masks(entry: dict[str, Any], name: str) -> Iterator[DeclaredMask]:
+    for side in "AB":
+        found, what = entry[side], f"mask {name:.200}.{side}"
+        if "recipe" not in found:
+            n1, n2, edges = declared_edges(found, what)
+            yield DeclaredMask(n1, n2, edges, found["sha256"], None)
+            continue
+        require_fields(found, {"recipe": dict, "sha256": str}, what)
+        recipe = Recipe.from_dict(found["recipe"])
+        require_modest(recipe, what)
+        edges = recipe.n1 * recipe.d1
+        yield DeclaredMask(recipe.n1, recipe.n2, edges, found["sha256"], recipe)
+
+
+def _require_plan(mask: DeclaredMask, r: int, left_degree: int | None, what: str) -> None:
+    """The mask has the plan's rank, and its degree if the plan has one."""
+    degree = None if mask.recipe is None else mask.recipe.d1
+    if mask.n2 != r or left_degree not in (degree, None):
+        raise FileFormatError(
+            f"{what}: a mask of n2={mask.n2} and d1={degree} is not of rank r={r!s:.40} and "
+            f"left_degree={left_degree!s:.40}"
+        )
