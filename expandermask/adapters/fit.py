@@ -101,6 +101,12 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
             "out of target_modules, or untie it"
         )
+    if hasattr(module, "embed_scale"):
+        raise AdapterError(
+            f"{name!r} is an embedding that scales its rows (embed_scale) after they are looked "
+            "up, so an update merged into them would not be the update beside them; leave it out "
+            "of target_modules"
+        )
     if getattr(module, "max_norm", None) is not None:
         raise AdapterError(
             f"{name!r} is an embedding with max_norm={module.max_norm}, which rewrites its frozen "
