@@ -65,7 +65,7 @@ bench: $(READY)
 
 # Minutes each, but for `mutation`, which takes hours and is run by hand (see reliability/README.md).
 reliability: $(READY)
-	for script in agreement traps recheck_fuzz platforms files_fuzz hostile_configs interrupted_saves; do $(BIN)/python reliability/$$script.py || exit 1; done
+	for script in agreement traps recheck_fuzz platforms files_fuzz hostile_configs interrupted_saves resume; do $(BIN)/python reliability/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo docs/_build

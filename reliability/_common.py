@@ -17,7 +17,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("expandermask", "numpy", "scipy", "numba", "networkx", "python-flint")
+PACKAGES = (
+    "expandermask",
+    "numpy",
+    "scipy",
+    "numba",
+    "networkx",
+    "python-flint",
+    "torch",
+    "transformers",
+)
 
 sys.path.insert(0, str(ROOT))  # the exact arithmetic to compare with is the tests' own
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the processes started here

@@ -248,7 +248,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 # The server imports these once, and every run starts as a copy of it.
 CONTEXT.set_forkserver_preload(
     [
-        "expandermask.adapters.callback",
+        "expandermask.adapters.training.callback",
         "expandermask.demo.model",
         "expandermask.demo.training",
         "transformers.trainer",

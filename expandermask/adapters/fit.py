@@ -9,10 +9,10 @@ from typing import Protocol
 from torch import nn
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.dequantize import is_quantized
-from expandermask.adapters.distributed import is_sharded
-from expandermask.adapters.layer import MaskedLayer, weight_of
-from expandermask.adapters.packing import require_unpacked
+from expandermask.adapters.layers.dequantize import is_quantized
+from expandermask.adapters.layers.masked import MaskedLayer, weight_of
+from expandermask.adapters.layers.packing import require_unpacked
+from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
 from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
 
@@ -100,6 +100,12 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
         raise AdapterError(
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
             "out of target_modules, or untie it"
+        )
+    if hasattr(module, "embed_scale"):
+        raise AdapterError(
+            f"{name!r} is an embedding that scales its rows (embed_scale) after they are looked "
+            "up, so an update merged into them would not be the update beside them; leave it out "
+            "of target_modules"
         )
     if getattr(module, "max_norm", None) is not None:
         raise AdapterError(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, load_adapter, save_adapter
-from expandermask.adapters.tensors import DTYPES, read_tensors, write_tensors
+from expandermask.adapters.files.tensors import DTYPES, read_tensors, write_tensors
 from expandermask.errors import AdapterError, FileFormatError
 from tests.adapters.conftest import WEIGHTS
 from tests.adapters.forgery import framed

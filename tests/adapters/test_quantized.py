@@ -24,7 +24,7 @@ from expandermask.adapters import (
     save_adapter,
     unmerge,
 )
-from expandermask.adapters.function import MaskedAffine
+from expandermask.adapters.layers.function import MaskedAffine
 from expandermask.errors import AdapterError
 from tests.adapters.models import layers, randomise, trainable
 from tests.adapters.quantized import BASES, HEAD, batch, minilm, outputs, stored

@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor
 
-from expandermask.adapters.folder import CONFIG_NAME
-from expandermask.adapters.tensors import read_tensors
+from expandermask.adapters.files.folder import CONFIG_NAME
+from expandermask.adapters.files.tensors import read_tensors
 from expandermask.errors import FileFormatError, require_memory
 from expandermask.files import parse_json, reading
 from expandermask.masks.adapter_file import WEIGHTS_NAME

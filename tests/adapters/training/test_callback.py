@@ -21,7 +21,7 @@ from expandermask.adapters import (
     load_adapter,
     set_adapters,
 )
-from expandermask.adapters.files import adapter_tensors
+from expandermask.adapters.files.save import adapter_tensors
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.adapters.models import bert, gpt2, mlp, same, state, trainable
 from tests.adapters.training.runs import CONFIG, Kill, Killed, data, model, trainer

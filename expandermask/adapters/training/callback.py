@@ -14,8 +14,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from expandermask.adapters import load_adapter, save_adapter
 from expandermask.adapters.attachment import attachment
-from expandermask.adapters.distributed import require_same
-from expandermask.adapters.small_state import SmallState
+from expandermask.adapters.training.distributed import require_same
+from expandermask.adapters.training.small_state import SmallState
 from expandermask.errors import AdapterError, InvalidInputError
 
 Adapters = dict[str, str]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.distributed import whole
-from expandermask.adapters.factors import (
+from expandermask.adapters.layers.factors import (
     columns_by_rank,
     dense_factor,
     index_of,
@@ -18,7 +17,8 @@ from expandermask.adapters.factors import (
     uniform_values,
     value_shape,
 )
-from expandermask.adapters.kernel import check_index
+from expandermask.adapters.layers.kernel import check_index
+from expandermask.adapters.training.distributed import whole
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPair
 
