@@ -82,6 +82,16 @@ def test_interrupted_saves(tmp_path):
 
 
 @pytest.mark.slow
+def test_resume(tmp_path):
+    found = record(tmp_path, "resume", "--times", "0.1", "--jobs", "2")
+    expected = {"kills": 2, "differing after step": []}
+    assert found["resumed"] == {"Trainer": expected, "plain loop": expected}
+    assert all(
+        ranks["values"] > 1000 and not ranks["wrong"] for ranks in found["two ranks"].values()
+    )
+
+
+@pytest.mark.slow
 def test_platforms(tmp_path):
     """All kernels and no compiler, with the numpy that is here."""
     found = record(tmp_path, "platforms", "--no-releases")
@@ -125,6 +135,11 @@ def reader(act: str) -> str:
         ("hostile_configs", reader("__import__('socket').socket().close()")),
         ("hostile_configs", reader("__import__('pickle').loads(b'cbuiltins\\nlist\\n.')")),
         ("interrupted_saves", IN_PLACE),
+        pytest.param(
+            "resume",
+            "resume.killed_and_resumed = lambda kind, steps, step: 'other bits'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_wrong_library_is_found_out(tmp_path, script, lie):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from expandermask.adapters import attach, load_adapter, loading, save_adapter
+from expandermask.adapters import attach, load_adapter, save_adapter
+from expandermask.adapters.files import load as loading
 from tests.adapters.conftest import WEIGHTS
 from tests.adapters.models import attached, mlp, randomise, same, state
 

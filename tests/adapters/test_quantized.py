@@ -18,12 +18,12 @@ from expandermask.adapters import (
     detach,
     disable_adapters,
     export_peft,
-    kernel,
     load_adapter,
     merge,
     save_adapter,
     unmerge,
 )
+from expandermask.adapters.layers import kernel
 from expandermask.adapters.layers.function import MaskedAffine
 from expandermask.errors import AdapterError
 from tests.adapters.models import layers, randomise, trainable
