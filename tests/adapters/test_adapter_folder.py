@@ -197,7 +197,7 @@ def test_a_head_of_many_dtypes_comes_back(tmp_path: Path) -> None:
         torch.manual_seed(0)
         head = nn.BatchNorm1d(3)
         head.register_buffer("a_flag", torch.tensor([True, False, True]))
-        head.register_buffer("half", torch.rand(3).bfloat16())
+        head.register_buffer("narrow", torch.rand(3).bfloat16())
         return nn.ModuleDict({"fc": nn.Linear(64, 32), "a": head})
 
     model, fresh = make(), make()
