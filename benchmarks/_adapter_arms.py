@@ -24,7 +24,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from expandermask import MaskPlan
 from expandermask.adapters import AdapterConfig, MaskedLinear, attach
-from expandermask.adapters.factors import dense_factor
+from expandermask.adapters.layers.factors import dense_factor
 
 TARGETS = r"bert\.encoder\..*"
 DEGREE = 2

@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from expandermask.adapters import AdapterConfig, attach, load_adapter, save_adapter
-from expandermask.adapters.distributed import on_writer
+from expandermask.adapters.training.distributed import on_writer
 from expandermask.demo.data import load_snippets
 from expandermask.demo.model import encoder_linears, load_model, load_tokenizer, model_source
 from expandermask.demo.training import Encoded, accuracy, encode, logits

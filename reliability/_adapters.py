@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, attach
-from expandermask.adapters.stored import StoredAdapter
+from expandermask.adapters.files.stored import StoredAdapter
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = AdapterConfig(

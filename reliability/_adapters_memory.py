@@ -15,7 +15,7 @@ from expandermask.adapters import AdapterConfig, attach, save_adapter
 
 READ = """
 import os, re, sys
-from expandermask.adapters.stored import open_adapter
+from expandermask.adapters.files.stored import open_adapter
 from expandermask.errors import ExpanderMaskError
 size = os.path.getsize(sys.argv[1])
 with open(sys.argv[2], "rb", buffering=0) as small:  # so that everything is imported and compiled

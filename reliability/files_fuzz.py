@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 import expandermask as xm
 from expandermask.adapters import load_adapter, save_adapter
-from expandermask.adapters.stored import read_adapter
+from expandermask.adapters.files.stored import read_adapter
 from expandermask.errors import ExpanderMaskError
 from expandermask.masks import load_mask, save_mask
 from expandermask.safetensors_header import parse_whole_header

@@ -40,6 +40,8 @@ from expandermask.masks import load_mask, save_mask
 
 ROUNDS, LIMITS = 200, 40
 MOST_CALLS = 200
+WHOLE, TWO = "not interrupted", "two at once, reads"
+UNHARMED = (WHOLE, TWO)
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def at_every_call(stage: Stage) -> Iterator[tuple[tuple[str, ...], str | None]]:
                 wrong = state not in ("old", "new") or (litter and not kill)
                 wrong = wrong or code not in (0, -signal.SIGKILL if kill else 1)
                 if code == 0 and state == "new" and not litter and not wrong:
-                    yield (stage.name, "not interrupted", state), None
+                    yield (stage.name, WHOLE, state), None
                     break
                 fault = f"{how} at call {at}, old={old}: {state}, exit {code}, left {litter}"
                 yield (stage.name, how, state), fault if wrong else None
@@ -247,9 +249,9 @@ def two_at_once(stage: Stage, rounds: int) -> Iterator[tuple[tuple[str, ...], st
         children = [c for c, found, _ in ended if not found]
     fault = f"two at once: {dict(states)}, codes {codes}, left {stage.litter()}"
     wrong = states["neither"] or any(codes) or stage.litter()
-    yield (stage.name, "two at once, reads", "one of the two"), fault if wrong else None
+    yield (stage.name, TWO, "one of the two"), fault if wrong else None
     for _ in range(states.total() - 1):
-        yield (stage.name, "two at once, reads", "one of the two"), None
+        yield (stage.name, TWO, "one of the two"), None
 
 
 def order_of_calls() -> list[str]:
@@ -305,7 +307,8 @@ def main() -> int:
         faults.append(f"not written to the disk before the rename: {calls}")
     print_table(["what", "how", "found", "count"], [(*k, n) for k, n in sorted(counts.items())])
     body = {
-        "interruptions": sum(n for (_, how, _), n in counts.items() if how != "not interrupted"),
+        "interruptions": sum(n for (_, how, _), n in counts.items() if how not in UNHARMED),
+        "reads while two save": sum(n for (_, how, _), n in counts.items() if how == TWO),
         "counts": {", ".join(key): n for key, n in sorted(counts.items())},
         "calls of one save": calls,
         "faults": len(faults),

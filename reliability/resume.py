@@ -250,7 +250,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPAT
 # The server imports these once, and every run starts as a copy of it.
 CONTEXT.set_forkserver_preload(
     [
-        "expandermask.adapters.callback",
+        "expandermask.adapters.training.callback",
         "expandermask.demo.model",
         "expandermask.demo.training",
         "transformers.trainer",

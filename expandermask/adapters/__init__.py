@@ -19,13 +19,13 @@ from expandermask.adapters.activate import (
     disable_adapters,
     set_adapters,
 )
-from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.attach import attach, detach
-from expandermask.adapters.backend import get_backend, set_backend
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files import save_adapter
-from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer, MaskedLinear
-from expandermask.adapters.loading import load_adapter
+from expandermask.adapters.files.load import load_adapter
+from expandermask.adapters.files.save import save_adapter
+from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.layers.backend import get_backend, set_backend
+from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.peft.export_peft import export_peft
 from expandermask.adapters.peft.import_peft import import_peft
@@ -34,10 +34,10 @@ from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
 if TYPE_CHECKING:
-    from expandermask.adapters.callback import AdapterCallback
     from expandermask.adapters.peft.config import XoraConfig as XoraConfig
     from expandermask.adapters.peft.mask_peft import mask_peft as mask_peft
     from expandermask.adapters.peft.mask_peft import unmask_peft as unmask_peft
+    from expandermask.adapters.training.callback import AdapterCallback
 
 __all__ = [
     "AdapterCallback",
@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 _LATER = {
-    "AdapterCallback": ("expandermask.adapters.callback", "transformers"),
+    "AdapterCallback": ("expandermask.adapters.training.callback", "transformers"),
     "XoraConfig": ("expandermask.adapters.peft.tuner", "peft"),
     "mask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),
     "unmask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),

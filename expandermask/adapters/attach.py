@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from expandermask.adapters.activate import apply_active
-from expandermask.adapters.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.attachment import (
     Attachment,
     NamedAdapter,
@@ -22,10 +21,11 @@ from expandermask.adapters.attachment import (
     set_module,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.distributed import same_seed
 from expandermask.adapters.fit import bare_module, check_fit
-from expandermask.adapters.layer import MaskedLayer, masked_layer, weight_of
-from expandermask.adapters.packing import allow_packing, forbid_packing
+from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
+from expandermask.adapters.layers.masked import MaskedLayer, masked_layer, weight_of
+from expandermask.adapters.layers.packing import allow_packing, forbid_packing
+from expandermask.adapters.training.distributed import same_seed
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState, derive_seed
 from expandermask.masks.plan import MaskPair, MaskPlan
@@ -224,8 +224,9 @@ def _put_on(
         module.adapters[name] = adapter.train(module.training)
     for place in saved:
         attached.originals.setdefault(place, model.get_submodule(place))
+    if not attached.adapters:  # none may be active for another reason: see `disable_adapters`
+        attached.active = (name,)
     attached.adapters[name] = NamedAdapter(plan, config, heads)
-    attached.active = attached.active or (name,)
     apply_active(model)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.layer import MaskedLayer
+from expandermask.adapters.layers.masked import MaskedLayer
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPlan
 
@@ -41,7 +41,7 @@ class Attachment:
     requires_grad: dict[str, bool] = field(repr=False)
     """The flag every parameter had, by its name before attaching."""
     packing: dict[str, int] = field(default_factory=dict, repr=False)
-    """What `expandermask.adapters.packing.forbid_packing` turned off, to turn on again."""
+    """What `expandermask.adapters.layers.packing.forbid_packing` turned off, to turn on again."""
 
     def adapter(self, name: str | None) -> tuple[str, NamedAdapter]:
         """An adapter and its name; None stands for the only active one."""

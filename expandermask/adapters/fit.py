@@ -8,11 +8,12 @@ from typing import Protocol
 
 from torch import nn
 
+from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.dequantize import is_quantized
-from expandermask.adapters.distributed import is_sharded
-from expandermask.adapters.layer import MaskedLayer, weight_of
-from expandermask.adapters.packing import require_unpacked
+from expandermask.adapters.layers.dequantize import is_quantized
+from expandermask.adapters.layers.masked import MaskedLayer, weight_of
+from expandermask.adapters.layers.packing import require_unpacked
+from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
 from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
 
@@ -40,6 +41,7 @@ def check_fit(
         _require_own_weight(model, name, owners)
         require_called(model, name)
     saved = _resolve_saved(model, config.modules_to_save)
+    _require_apart(model, plan, saved)
     for name in saved:
         if clash := next((t for t in plan if _overlap(t, name)), None):
             raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
@@ -51,6 +53,26 @@ def check_fit(
                     "must stay frozen; untie them first"
                 )
     return saved
+
+
+def _require_apart(model: nn.Module, targets: Iterable[str], saved: Iterable[str]) -> None:
+    """No other adapter's copy of a module has a new target in it, nor the other way round.
+
+    Which copy is in the model depends on which adapter is active, so an update could not stay
+    beside it. Two adapters may save the very same module.
+    """
+    if not is_attached(model):
+        return
+    for other, adapter in attachment(model).adapters.items():
+        pairs = [(new, old) for new in targets for old in adapter.heads]
+        pairs += [(new, old) for new in saved for old in (*adapter.plan, *adapter.heads)]
+        for new, old in pairs:
+            if _overlap(new, old) and not (new == old and old in adapter.heads and new in saved):
+                kind = "module to save" if old in adapter.heads else "target"
+                raise AdapterError(
+                    f"{new!r} overlaps the {kind} {old!r} of the adapter {other!r}, and one module "
+                    "cannot be a target of one adapter and saved by another; drop it from one"
+                )
 
 
 def _require_shapes(plan: Mapping[str, Sized], shapes: Mapping[str, Shape]) -> None:
@@ -100,6 +122,12 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
         raise AdapterError(
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
             "out of target_modules, or untie it"
+        )
+    if hasattr(module, "embed_scale"):
+        raise AdapterError(
+            f"{name!r} is an embedding that scales its rows (embed_scale) after they are looked "
+            "up, so an update merged into them would not be the update beside them; leave it out "
+            "of target_modules"
         )
     if getattr(module, "max_norm", None) is not None:
         raise AdapterError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from expandermask.adapters.attachment import attachment, masked_layers
-from expandermask.adapters.dequantize import working_dtype
+from expandermask.adapters.layers.dequantize import working_dtype
 
 
 def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False) -> None:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from expandermask.adapters.adapter import MaskedAdapter, first_values
 from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
-from expandermask.adapters.factors import dense_factor, gather_values, index_of
-from expandermask.adapters.layer import MaskedEmbedding, MaskedLayer
+from expandermask.adapters.layers.adapter import MaskedAdapter, first_values
+from expandermask.adapters.layers.factors import dense_factor, gather_values, index_of
+from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan

@@ -13,10 +13,10 @@ from torch import nn
 
 from expandermask.adapters.attachment import attachment
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.factors import index_of
+from expandermask.adapters.files.stored import value_shapes
+from expandermask.adapters.files.tensors import TensorShape, float32_file_size
+from expandermask.adapters.layers.factors import index_of
 from expandermask.adapters.peft.export_peft import PEFT_METADATA, peft_name
-from expandermask.adapters.stored import value_shapes
-from expandermask.adapters.tensors import TensorShape, float32_file_size
 from expandermask.masks.adapter_file import adapter_metadata
 from expandermask.masks.plan import MaskPlan
 

@@ -29,26 +29,22 @@ from expandermask.errors import (
     nearest_multiples,
 )
 from expandermask.files import document_body, parse_json, read_bytes, write_document, write_text
-from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
-from expandermask.graphs.biregular import BiregularGraph, Recipe
+from expandermask.graphs.bipartite import as_bipartite
+from expandermask.graphs.biregular import BiregularGraph
 from expandermask.graphs.catalog import ramanujan_graph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
-from expandermask.graphs.rebuild import rebuild
 from expandermask.masks.declared import (
     FORMAT,
     FORMAT_VERSION,
-    DeclaredMask,
     declared_masks,
     plan_fields,
 )
-from expandermask.masks.edges import read_edges, write_edges
+from expandermask.masks.supports_json import Support as Support
+from expandermask.masks.supports_json import read_supports, write_support
 from expandermask.masks.targets import Shape, find_targets
 
 if TYPE_CHECKING:
     from torch import nn
-
-Support = BiregularGraph | BipartiteGraph
-"""The mask of one factor: a certified biregular graph with its recipe, or any other, as edges."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +274,8 @@ class MaskPlan(Mapping[str, MaskPair]):
 
     def _body(self) -> dict[str, Any]:
         modules = {
-            name: {"A": _describe(pair.a), "B": _describe(pair.b)} for name, pair in self.items()
+            name: {"A": write_support(pair.a), "B": write_support(pair.b)}
+            for name, pair in self.items()
         }
         degree = self.left_degree
         return {"r": self.r, "left_degree": degree, "seed": self.seed, "modules": modules}
@@ -302,17 +299,8 @@ class MaskPlan(Mapping[str, MaskPair]):
     @classmethod
     def from_dict(cls, data: object) -> MaskPlan:
         """Read `to_dict` back; raises as `from_json` does."""
-        masks, fields = declared_masks(data), plan_fields(data)
-        made: dict[Recipe, BiregularGraph] = {}  # a file may repeat a recipe that takes long
-        pairs = {}
-        for name, pair in masks.items():
-            entry = fields["modules"][name]
-            pairs[name] = MaskPair(
-                *(
-                    _rebuild(mask, entry[side], f"{name}.{side}", made)
-                    for side, mask in (("A", pair.a), ("B", pair.b))
-                )
-            )
+        pairs = {name: MaskPair(*both) for name, both in read_supports(data).items()}
+        fields = plan_fields(data)
         try:
             return cls(pairs, r=fields["r"], left_degree=fields["left_degree"], seed=fields["seed"])
         except InvalidInputError as error:
@@ -326,28 +314,6 @@ class MaskPlan(Mapping[str, MaskPair]):
     def load(cls, path: str | os.PathLike[str]) -> MaskPlan:
         """Read, rebuild and verify a saved plan."""
         return cls.from_json(read_bytes(path))
-
-
-def _describe(graph: Support) -> dict[str, Any]:
-    if isinstance(graph, BipartiteGraph):
-        return write_edges(graph)
-    assert graph.recipe is not None
-    return {"recipe": graph.recipe.to_dict(), "sha256": graph.digest}
-
-
-def _rebuild(
-    mask: DeclaredMask, entry: dict[str, Any], what: str, made: dict[Recipe, BiregularGraph]
-) -> Support:
-    if mask.recipe is None:
-        return read_edges(entry, f"mask {what}")
-    graph = made.get(mask.recipe) or rebuild(mask.recipe)
-    made[mask.recipe] = graph
-    if graph.digest != mask.sha256:
-        raise FileFormatError(
-            f"mask {what}: the rebuilt graph hashes to {graph.digest}, the file says "
-            f"{mask.sha256:.80}"
-        )
-    return graph
 
 
 def _as_support(mask: Any, what: str) -> Support:

@@ -8,8 +8,8 @@ from transformers.pytorch_utils import Conv1D
 
 from expandermask import MaskPlan
 from expandermask.adapters import MaskedAdapter, MaskedLinear
-from expandermask.adapters.adapter import value_dtype
-from expandermask.adapters.layer import masked_layer
+from expandermask.adapters.layers.adapter import value_dtype
+from expandermask.adapters.layers.masked import masked_layer
 from expandermask.masks import MaskPair
 from tests.oracles.masked_lora import DenseMaskedLoRA, scatter_rows
 

@@ -90,13 +90,13 @@ BASES = [
 
 @cache
 def batch() -> dict[str, torch.Tensor]:
-    """Eight texts of 80 tokens, enough of them for one product with W + scale * B A to pay."""
+    """Four texts of 100 tokens, enough of them for one product with W + scale * B A to pay."""
     good, bad = "a warm and clever film ", "dull, loud and far too long "
-    texts = [word * repeats for word in (good, bad) for repeats in (3, 5, 7, 20)]
+    texts = [word * repeats for word in (good, bad) for repeats in (3, 20)]
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
-    options = {"padding": "max_length", "max_length": 80, "truncation": True}
+    options = {"padding": "max_length", "max_length": 100, "truncation": True}
     encoded = tokenizer(texts, return_tensors="pt", **options)
-    return {**encoded, "labels": torch.tensor([1, 1, 1, 1, 0, 0, 0, 0])}
+    return {**encoded, "labels": torch.tensor([1, 1, 0, 0])}
 
 
 def outputs(model: nn.Module) -> torch.Tensor:

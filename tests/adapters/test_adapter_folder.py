@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, load_adapter, save_adapter
-from expandermask.adapters.tensors import DTYPES, read_tensors, write_tensors
+from expandermask.adapters.files.tensors import DTYPES, read_tensors, write_tensors
 from expandermask.errors import AdapterError, FileFormatError
 from tests.adapters.conftest import WEIGHTS
 from tests.adapters.forgery import framed
@@ -160,7 +160,9 @@ def test_tensors_that_are_not_aligned_are_read_all_the_same() -> None:
         "b": {"dtype": "F32", "shape": [3], "data_offsets": [1, 13]},
     }
     content = framed(json.dumps(header).encode(), b"\7" + values.numpy().tobytes())
-    assert torch.equal(read_tensors(content)[0]["b"], values)
+    found = read_tensors(content)[0]["b"]
+    assert torch.equal(found, values)
+    assert found.data_ptr() % 4 == 0
     with pytest.raises(FileFormatError, match="dtype 'U9', not read"):
         read_tensors(content.replace(b"U8", b"U9"))
 
@@ -186,6 +188,25 @@ def test_a_dtype_that_no_file_holds_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(AdapterError, match=r"'head\.z' is torch\.complex64"):
         save_adapter(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_head_of_many_dtypes_comes_back(tmp_path: Path) -> None:
+    """Sorted by name alone, the flags would put all that follows off its place in memory."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        head = nn.BatchNorm1d(3)
+        head.register_buffer("a_flag", torch.tensor([True, False, True]))
+        head.register_buffer("narrow", torch.rand(3).bfloat16())
+        return nn.ModuleDict({"fc": nn.Linear(64, 32), "a": head})
+
+    model, fresh = make(), make()
+    attached(model, AdapterConfig(r=16, target_modules="fc", modules_to_save=["a"]))
+    model["a"].train()(torch.randn(5, 3))
+    model["a"].eval()
+    save_adapter(model, tmp_path)
+    load_adapter(fresh, tmp_path)
+    assert same(state(fresh), state(model))
 
 
 def test_names_beyond_ascii_and_empty_tensors_come_back(tmp_path: Path) -> None:

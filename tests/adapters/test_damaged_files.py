@@ -297,9 +297,9 @@ def test_a_forger_with_the_seal_and_every_hash_changes_values_and_no_more(
 def test_masks_are_not_made_before_the_file_fits_the_model(
     damaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from expandermask.masks import plan
+    from expandermask.masks import supports_json
 
-    monkeypatch.setattr(plan, "rebuild", lambda recipe: pytest.fail("made a mask"))
+    monkeypatch.setattr(supports_json, "rebuild", lambda recipe: pytest.fail("made a mask"))
     model = bert()
     model.classifier = nn.Linear(64, 5)
     with pytest.raises(AdapterError, match=r"classifier.weight"):
@@ -313,8 +313,10 @@ def test_masks_are_not_made_before_the_file_fits_the_model(
 
 def test_a_file_larger_than_the_memory(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from expandermask import errors
+    from expandermask.masks import declared
 
     monkeypatch.setattr(errors, "_WORTH_ASKING", 0)
+    monkeypatch.setattr(declared, "require_memory", lambda *_: None)  # it asks for the masks
     monkeypatch.setattr(errors.psutil, "virtual_memory", lambda: type("M", (), {"available": 999}))
     model = bert()
     with pytest.raises(TooLargeError, match=r"and 0\.0 GiB is free"):

@@ -125,6 +125,17 @@ def test_a_table_that_rewrites_its_rows_is_refused() -> None:
         attach(model, CONFIG, rng=0)
 
 
+def test_a_table_whose_rows_are_scaled_afterwards_is_refused() -> None:
+    class Scaled(nn.Embedding):
+        embed_scale = 8.0
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return super().forward(ids) * self.embed_scale
+
+    with pytest.raises(AdapterError, match=r"'0' is an embedding that scales its rows"):
+        attach(nn.Sequential(Scaled(32, 16)), CONFIG, rng=0)
+
+
 def test_an_embedding_tied_to_the_head_is_refused() -> None:
     model = nn.ModuleDict({"0": nn.Embedding(32, 16), "out": nn.Linear(16, 32, bias=False)})
     model["out"].weight = model["0"].weight

@@ -24,7 +24,7 @@ from expandermask.adapters import (
     merge,
     save_adapter,
 )
-from expandermask.adapters.stored import open_adapter
+from expandermask.adapters.files.stored import open_adapter
 from expandermask.errors import AdapterError
 from tests.adapters.conftest import HEADED, WEIGHTS
 from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, state

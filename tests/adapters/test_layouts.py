@@ -11,7 +11,7 @@ from torch import nn
 
 from expandermask import MaskPlan
 from expandermask.adapters import attach, load_adapter, merge, save_adapter, unmerge
-from expandermask.adapters.factors import index_of, uniform_values, value_shape
+from expandermask.adapters.layers.factors import index_of, uniform_values, value_shape
 from expandermask.errors import FileFormatError, InvalidInputError
 from expandermask.graphs.bipartite import as_bipartite
 from expandermask.masks import MaskPair

@@ -18,13 +18,13 @@ from expandermask.adapters import (
     detach,
     disable_adapters,
     export_peft,
-    kernel,
     load_adapter,
     merge,
     save_adapter,
     unmerge,
 )
-from expandermask.adapters.function import MaskedAffine
+from expandermask.adapters.layers import kernel
+from expandermask.adapters.layers.function import MaskedAffine
 from expandermask.errors import AdapterError
 from tests.adapters.models import layers, randomise, trainable
 from tests.adapters.quantized import BASES, HEAD, batch, minilm, outputs, stored

@@ -11,7 +11,7 @@ from torch import nn
 
 from expandermask import MaskPlan
 from expandermask.adapters import AdapterConfig, MaskedAdapter, attach, change_masks, merge
-from expandermask.adapters.factors import dense_factor
+from expandermask.adapters.layers.factors import dense_factor
 from expandermask.errors import AdapterError
 from tests.adapters.models import SMALL, attached, layers, mlp, same, state, trainable
 from tests.adapters.pairs import the_adapter

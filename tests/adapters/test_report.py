@@ -29,8 +29,8 @@ from expandermask.adapters import (
     parameter_report,
     save_adapter,
 )
+from expandermask.adapters.files.tensors import float32_file_size
 from expandermask.adapters.peft.export_peft import PEFT_METADATA
-from expandermask.adapters.tensors import float32_file_size
 from expandermask.errors import AdapterError
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
 

@@ -252,18 +252,20 @@ def test_names_and_seed_are_sealed():
     ],
 )
 def test_what_would_take_gigabytes_is_refused_before_it_is_made(change, words, monkeypatch):
-    from expandermask.masks import plan
+    from expandermask.masks import supports_json
 
-    monkeypatch.setattr(plan, "rebuild", lambda recipe: pytest.fail("made a mask"))
+    monkeypatch.setattr(supports_json, "rebuild", lambda recipe: pytest.fail("made a mask"))
     with pytest.raises((FileFormatError, TooLargeError), match=words):
         MaskPlan.from_json(altered(change))
 
 
 def test_a_repeated_recipe_is_followed_once(monkeypatch):
-    from expandermask.masks import plan
+    from expandermask.masks import supports_json
 
-    calls, build = [], plan.rebuild
-    monkeypatch.setattr(plan, "rebuild", lambda recipe: calls.append(recipe) or build(recipe))
+    calls, build = [], supports_json.rebuild
+    monkeypatch.setattr(
+        supports_json, "rebuild", lambda recipe: calls.append(recipe) or build(recipe)
+    )
     one = first(DATA)
     modules = {f"m{k}": {"A": one, "B": one} for k in range(5)}
     assert len(MaskPlan.from_json(altered(lambda d: d.update(modules=modules)))) == 5

@@ -21,10 +21,10 @@ from expandermask.adapters.attachment import (
     masked_layers,
     saved_tensors,
 )
-from expandermask.adapters.distributed import on_writer, whole
-from expandermask.adapters.folder import CONFIG_NAME, require_folder
-from expandermask.adapters.layer import MaskedEmbedding, MaskedLinear
-from expandermask.adapters.tensors import write_tensors
+from expandermask.adapters.files.folder import CONFIG_NAME, require_folder
+from expandermask.adapters.files.tensors import write_tensors
+from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLinear
+from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.files import write_text
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.adapter import value_dtype
 from expandermask.adapters.attach import attach, require_free
 from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers, saved_tensors
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.distributed import like
-from expandermask.adapters.factors import gather_values
 from expandermask.adapters.fit import bare_module, check_fit
-from expandermask.adapters.layer import weight_of
+from expandermask.adapters.layers.adapter import value_dtype
+from expandermask.adapters.layers.factors import gather_values
+from expandermask.adapters.layers.masked import weight_of
 from expandermask.adapters.peft.export_peft import CONFIG_KEY, PLAN_KEY
 from expandermask.adapters.peft.folder import Factors, PeftFolder, read_folder
+from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite

@@ -1,6 +1,6 @@
 """XoraLayer: a module with masked adapters by name, the way PEFT's tuners have them.
 
-The computing and merging are `expandermask.adapters.compute` and `merging`; here is PEFT's
+The computing and merging are `expandermask.adapters.layers.compute` and `merging`; here is PEFT's
 bookkeeping: which adapters there are, which are active, merged or disabled.
 """
 
@@ -15,10 +15,10 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
-from expandermask.adapters.adapter import MaskedAdapter, value_dtype
-from expandermask.adapters.compute import adapted_embedding, adapted_linear
-from expandermask.adapters.layer import weight_of
-from expandermask.adapters.merging import merge_into, plain_weight, restore
+from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
+from expandermask.adapters.layers.compute import adapted_embedding, adapted_linear
+from expandermask.adapters.layers.masked import weight_of
+from expandermask.adapters.layers.merging import merge_into, plain_weight, restore
 from expandermask.adapters.peft.config import XoraConfig
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.graphs.random import derive_seed, draw_seed

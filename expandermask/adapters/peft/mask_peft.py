@@ -16,8 +16,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from expandermask.adapters.factors import dense_factor, gather_values, index_of, value_shape
-from expandermask.adapters.layer import weight_of
+from expandermask.adapters.layers.factors import dense_factor, gather_values, index_of, value_shape
+from expandermask.adapters.layers.masked import weight_of
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState
 from expandermask.masks.plan import MaskPlan, Support

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expandermask.adapters.factors import index_dtype
-from expandermask.adapters.kernel import supports
+from expandermask.adapters.layers.factors import index_dtype
+from expandermask.adapters.layers.kernel import supports
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
 """Of an output or a gradient of its dtype, relative to the largest entry."""

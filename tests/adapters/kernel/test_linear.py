@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from expandermask.adapters.kernel import available, masked_linear, masked_update
+from expandermask.adapters.layers.kernel import available, masked_linear, masked_update
 from tests.adapters.kernel.cases import Case, assert_close, expected, make
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel does not run here")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from expandermask.adapters import kernel
-from expandermask.adapters.kernel import check_index, launch, masked_update, supports
+from expandermask.adapters.layers import kernel
+from expandermask.adapters.layers.kernel import check_index, launch, masked_update, supports
 from expandermask.errors import InvalidInputError
 from tests.adapters.kernel.cases import make
 
@@ -33,7 +33,7 @@ def run(code: str, **environment: str) -> str:
 
 
 CASE = (
-    "from expandermask.adapters import kernel\n"
+    "from expandermask.adapters.layers import kernel\n"
     "from tests.adapters.kernel.cases import make\n"
     "case = make(2048, 384, 384, 8)\n"
     "print(kernel.available(), case.supported())\n"
@@ -54,8 +54,8 @@ def test_it_is_not_used_without_a_compiler_or_the_instructions(environment: dict
 
 def test_importing_the_adapters_compiles_nothing() -> None:
     code = (
-        "import expandermask.adapters, expandermask.adapters.kernel, sys\n"
-        "print([m for m in sys.modules if m.startswith('expandermask.adapters.kernel._b')])"
+        "import expandermask.adapters, expandermask.adapters.layers.kernel, sys\n"
+        "print([m for m in sys.modules if m.startswith('expandermask.adapters.layers.kernel._b')])"
     )
     assert run(code) == "[]"
 
@@ -92,7 +92,7 @@ def test_an_installation_nobody_may_write_to_compiles_without_a_cache(
 @runs
 def test_what_was_compiled_is_found_again(tmp_path: Path) -> None:
     code = (
-        "from expandermask.adapters.kernel import launch\n"
+        "from expandermask.adapters.layers.kernel import launch\n"
         "print(launch.compiled('total').cache_hits)"
     )
     for hits in ("0", "1"):

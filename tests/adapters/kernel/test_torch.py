@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from expandermask.adapters.kernel import available, masked_update
+from expandermask.adapters.layers.kernel import available, masked_update
 from tests.adapters.kernel.cases import Case, make
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel does not run here")

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expandermask.adapters.function import MaskedUpdate
-from expandermask.adapters.kernel import available, masked_update
+from expandermask.adapters.layers.function import MaskedUpdate
+from expandermask.adapters.layers.kernel import available, masked_update
 from tests.adapters.kernel.cases import Case, assert_close, expected, make
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel does not run here")

@@ -18,7 +18,7 @@ from expandermask.adapters import (
     load_adapter,
     save_adapter,
 )
-from expandermask.adapters.distributed import on_writer, require_same
+from expandermask.adapters.training.distributed import on_writer, require_same
 from expandermask.errors import AdapterError
 from tests.adapters.models import VOCABULARY, bert, randomise, trainable
 

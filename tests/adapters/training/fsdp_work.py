@@ -28,7 +28,7 @@ from expandermask.adapters import (
     parameter_report,
     save_adapter,
 )
-from expandermask.adapters.distributed import whole
+from expandermask.adapters.training.distributed import whole
 from expandermask.errors import AdapterError
 from tests.adapters.models import bert, randomise, tokens, trainable
 from tests.adapters.training.ddp_work import CONFIG, Arrays, batch, model, optimiser, part

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Parameter, functional
 
-from expandermask.adapters.kernel import ops  # noqa: F401  # registers the operators
-from expandermask.adapters.kernel.launch import available, usable
+from expandermask.adapters.layers.kernel import ops  # noqa: F401  # registers the operators
+from expandermask.adapters.layers.kernel.launch import available, usable
 
 LEAST_TOKENS, LEAST_ENTRIES = 16, 2**16
 """From where on the kernel was measured to be faster than the portable functions."""

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from expandermask.adapters.adapter import MaskedAdapter
 from expandermask.adapters.attachment import (
     NamedAdapter,
     attachment,
     masked_layers,
     saved_tensors,
 )
-from expandermask.adapters.distributed import is_writer, on_writer, whole
-from expandermask.adapters.folder import require_folder
-from expandermask.adapters.tensors import dtype_code, plain, raw_bytes, write_tensors
+from expandermask.adapters.files.folder import require_folder
+from expandermask.adapters.files.tensors import dtype_code, plain, raw_bytes, write_tensors
+from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.training.distributed import is_writer, on_writer, whole
 from expandermask.masks.adapter_file import WEIGHTS_NAME, adapter_metadata
 
 

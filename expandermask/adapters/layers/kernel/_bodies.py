@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from numba import njit
 
-from expandermask.adapters.kernel import _job as at
-from expandermask.adapters.kernel._blocks import (
+from expandermask.adapters.layers.kernel import _job as at
+from expandermask.adapters.layers.kernel._blocks import (
     add_chunks,
     copy_element,
     fill_zero,
@@ -24,7 +24,7 @@ from expandermask.adapters.kernel._blocks import (
     take,
     word,
 )
-from expandermask.adapters.kernel._vectors import LANES
+from expandermask.adapters.layers.kernel._vectors import LANES
 
 _ROW = 4 * LANES
 _compiled = njit(error_model="numpy")  # not cached: they are part of the bodies, which are

@@ -3,7 +3,7 @@
 Four ways to one result, chosen call by call:
 
 - the base alone, where no adapter runs;
-- the CPU kernel, where it is available and faster (`expandermask.adapters.backend`);
+- the CPU kernel, where it is available and faster (`expandermask.adapters.layers.backend`);
 - one product with W + scale * B A, for many tokens in float32 and wider;
 - the update added to whatever the base gives, which works with every base.
 """
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expandermask.adapters import backend, kernel
-from expandermask.adapters.adapter import MaskedAdapter
-from expandermask.adapters.function import MaskedAffine, MaskedLookup, MaskedUpdate
+from expandermask.adapters.layers import backend, kernel
+from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.layers.function import MaskedAffine, MaskedLookup, MaskedUpdate
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -9,11 +9,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.adapter import MaskedAdapter
-from expandermask.adapters.compute import adapted_embedding, adapted_linear
-from expandermask.adapters.dequantize import full_precision
-from expandermask.adapters.distributed import is_sharded
-from expandermask.adapters.merging import merge_into, plain_weight, restore
+from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.layers.compute import adapted_embedding, adapted_linear
+from expandermask.adapters.layers.dequantize import full_precision
+from expandermask.adapters.layers.merging import merge_into, plain_weight, restore
+from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
 from expandermask.masks.targets import is_conv1d
 

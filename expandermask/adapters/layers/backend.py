@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from expandermask.adapters import kernel
+from expandermask.adapters.layers import kernel
 from expandermask.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from expandermask.adapters.adapter import MaskedAdapter
+    from expandermask.adapters.layers.adapter import MaskedAdapter
 
 BACKENDS = ("auto", "portable")
 

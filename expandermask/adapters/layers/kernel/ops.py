@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from expandermask.adapters.kernel.launch import run
+from expandermask.adapters.layers.kernel.launch import run
 from expandermask.errors import InvalidInputError
 
 TILE = 16

@@ -28,9 +28,9 @@ def require_folder(folder: Path, *, own: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise AdapterError(f"{os.fspath(folder)!r} is a file; an adapter is written to a folder")
-    if own and (pickle := _pickle_in(folder)) is not None:
+    if own and (beside := _pickle_in(folder)) is not None:
         raise AdapterError(
-            f"{os.fspath(folder)!r} holds the pickle {pickle!r}, beside which no adapter is "
+            f"{os.fspath(folder)!r} holds the pickle {beside!r}, beside which no adapter is "
             "loaded; save the adapter to a folder of its own"
         )
     path = folder / WEIGHTS_NAME
@@ -61,9 +61,9 @@ def _require_alone(folder: Path) -> None:
             f"{os.fspath(folder)!r} is no folder; an adapter is the folder that holds its "
             f"{WEIGHTS_NAME}"
         )
-    if (pickle := _pickle_in(folder)) is not None:
+    if (beside := _pickle_in(folder)) is not None:
         raise FileFormatError(
-            f"{os.fspath(folder)!r} holds the pickle {pickle!r}: to read one is to run what is in "
+            f"{os.fspath(folder)!r} holds the pickle {beside!r}: to read one is to run what is in "
             "it, and it is not guessed which of two is meant; move it to another folder"
         )
     if os.path.lexists(folder / CONFIG_NAME) and _is_own(folder / WEIGHTS_NAME):

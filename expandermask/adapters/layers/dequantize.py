@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.merging import PLAIN_DTYPES, is_plain
+from expandermask.adapters.layers.merging import PLAIN_DTYPES, is_plain
 from expandermask.errors import AdapterError
 from expandermask.masks.targets import adaptable_shape, bare_modules
 

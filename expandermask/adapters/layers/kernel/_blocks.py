@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from expandermask.adapters.kernel._vectors import (
+from expandermask.adapters.layers.kernel._vectors import (
     F32,
     FOLDS,
     I16,

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from expandermask.adapters.activate import apply_active, delete_adapter
-from expandermask.adapters.adapter import value_dtype
 from expandermask.adapters.attach import attach, detach, require_free
 from expandermask.adapters.attachment import (
     attachment,
@@ -24,12 +23,13 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.distributed import like
-from expandermask.adapters.files import adapter_tensors
+from expandermask.adapters.files.folder import opened_adapter
+from expandermask.adapters.files.save import adapter_tensors
+from expandermask.adapters.files.stored import AdapterFile, StoredAdapter, open_adapter
 from expandermask.adapters.fit import bare_module, check_fit
-from expandermask.adapters.folder import opened_adapter
-from expandermask.adapters.layer import weight_of
-from expandermask.adapters.stored import AdapterFile, StoredAdapter, open_adapter
+from expandermask.adapters.layers.adapter import value_dtype
+from expandermask.adapters.layers.masked import weight_of
+from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPlan
 

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.adapter import MaskedAdapter
+from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.errors import AdapterError
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.factors import value_shape
-from expandermask.adapters.tensors import DTYPES, TensorShape, view_of
+from expandermask.adapters.files.tensors import DTYPES, TensorShape, view_of
+from expandermask.adapters.layers.factors import value_shape
 from expandermask.errors import FileFormatError, TooLargeError, require_memory
 from expandermask.masks.adapter_file import AdapterDocument, read_document
 from expandermask.masks.declared import DeclaredMask

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import torch
 
-from expandermask.adapters.kernel import _job
+from expandermask.adapters.layers.kernel import _job
 
 _FOLDER = Path(__file__).parent
 _BODIES = ("forward", "backward", "total")
@@ -78,7 +78,7 @@ def compiled(name: str) -> Any:
     """
     from numba import cfunc
 
-    from expandermask.adapters.kernel import _bodies
+    from expandermask.adapters.layers.kernel import _bodies
 
     sources = sorted(_FOLDER.glob("_*.py"))
     fingerprint = crc32(b"".join(source.read_bytes() for source in sources))

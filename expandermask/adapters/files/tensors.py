@@ -1,7 +1,7 @@
 """safetensors files, written whole: a header, then the tensors' bytes, no copy of them made.
 
 The order is that of the stock writer, larger dtypes first and then by name, so every tensor is
-aligned. Adapters are read by `expandermask.adapters.stored`.
+aligned. Adapters are read by `expandermask.adapters.files.stored`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The dense factor (r, n) is put together from the surviving values for the moment
 the forward and again in the backward pass. Saved between the two are the input, at most a rank-r
 projection of it, and the values; gradients are gathered back to the values' shape. So parameters,
 gradients and optimizer state are what the mask keeps of dense LoRA's. Values and index of a factor
-come in any layout of `expandermask.adapters.factors`.
+come in any layout of `expandermask.adapters.layers.factors`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from expandermask.adapters.factors import dense_factor, gather_values
+from expandermask.adapters.layers.factors import dense_factor, gather_values
 
 
 class MaskedUpdate(torch.autograd.Function):

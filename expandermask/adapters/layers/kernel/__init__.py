@@ -1,0 +1,11 @@
+"""A CPU kernel for the masked update, compiled by numba when it is first used.
+
+Nothing here needs to be there: where the machine or numba cannot, `supports` says no, and the
+portable functions of `expandermask.adapters.layers.function` do the same work.
+"""
+
+from expandermask.adapters.layers.kernel.index import check_index
+from expandermask.adapters.layers.kernel.launch import available
+from expandermask.adapters.layers.kernel.update import masked_linear, masked_update, supports
+
+__all__ = ["available", "check_index", "masked_linear", "masked_update", "supports"]

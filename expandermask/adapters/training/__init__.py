@@ -1,0 +1,1 @@
+"""Adapters in training: on several processes, and in the Trainer's checkpoints."""
