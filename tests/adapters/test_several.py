@@ -254,7 +254,7 @@ REFUSED: list[tuple[Callable[[nn.Module], object], type[Exception], str]] = [
     (lambda m: set_adapters(m, ["news", "news"]), InvalidInputError, "no name twice"),
     (lambda m: delete_adapter(m, "other"), AdapterError, "no adapter is called 'other'"),
     (
-        lambda m: attach(m, AdapterConfig(r=3, target_modules=["classifier"]), name="third"),
+        lambda m: attach(m, AdapterConfig(r=2, target_modules=["classifier"]), name="third"),
         AdapterError,
         "overlaps the module to save 'classifier' of the adapter 'news'",
     ),

@@ -107,7 +107,7 @@ def test_a_best_model_that_is_gone_is_an_error(tmp_path: Path) -> None:
         load_best_model_at_end=True,
         callbacks=[AdapterCallback(), Lose()],
     )
-    with pytest.raises(FileFormatError, match="cannot read"):
+    with pytest.raises(FileFormatError, match="is no folder"):
         run.train()
 
 
