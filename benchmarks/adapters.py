@@ -274,7 +274,7 @@ def main() -> None:
         return
     cases, checks = {}, {}
     for size, r in CASES[:2] if options.quick else CASES:
-        rounds = 5 if options.quick else 15 if size == "6x384" else 7
+        rounds = 5 if options.quick or size != "6x384" else 9
         arms = timed(size, r, rounds, options.wall)
         for arm in arms:
             arms[arm]["peak_bytes"] = peak_bytes(arm, size, r)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import parser, print_table, write_record
+from _common import ROOT, parser, print_table, write_record
 from torch import nn
 from tqdm import tqdm
 from transformers import (
@@ -245,6 +245,8 @@ def main() -> int:
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
+# Before Python 3.13 the server looks for modules by this alone, not by this process's sys.path.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 # The server imports these once, and every run starts as a copy of it.
 CONTEXT.set_forkserver_preload(
     [

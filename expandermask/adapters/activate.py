@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from expandermask.adapters.attachment import Attachment, attachment, masked_layers, set_module
+from expandermask.adapters.attachment import (
+    Attachment,
+    attachment,
+    is_attached,
+    masked_layers,
+    set_module,
+)
 from expandermask.errors import AdapterError, InvalidInputError
 
 
@@ -61,8 +67,9 @@ def set_adapters(model: nn.Module, names: str | Iterable[str]) -> None:
 def disable_adapters(model: nn.Module) -> Iterator[None]:
     """Within the block the model computes as it did before any adapter, to the bit.
 
-    Merged updates are taken out for its duration and put in again afterwards. Raises `AdapterError`
-    if no adapters are attached.
+    Merged updates are taken out for its duration and put in again afterwards. Adapters may be
+    added, deleted or detached in it; afterwards those run, merged or not as before, that were
+    active and are still there. Raises `AdapterError` if no adapters are attached.
     """
     attached = attachment(model)
     layers = masked_layers(model).values()
@@ -76,10 +83,14 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        attached.active = active
-        apply_active(model)
-        for layer in merged:
-            layer.merge("", safe=False, dequantize=dequantized.get(id(layer)))
+        if is_attached(model) and attachment(model) is attached:
+            left = tuple(name for name in active if name in attached.adapters)
+            for layer in masked_layers(model).values():
+                layer.unmerge()
+            attached.active = left or (() if not active else (next(iter(attached.adapters)),))
+            apply_active(model)
+            for layer in merged if left else ():
+                layer.merge("", safe=False, dequantize=dequantized.get(id(layer)))
 
 
 def delete_adapter(model: nn.Module, name: str) -> None:
@@ -94,7 +105,9 @@ def delete_adapter(model: nn.Module, name: str) -> None:
     if len(attached.adapters) == 1:
         raise AdapterError(f"{name!r} is the last adapter; detach(model) takes it off")
     left = {other: adapter for other, adapter in attached.adapters.items() if other != name}
-    attached.active = tuple(n for n in attached.active if n != name) or (next(iter(left)),)
+    if name in attached.active:
+        others = tuple(n for n in attached.active if n != name)
+        attached.active = others or (next(iter(left)),)
     apply_active(model)
     attached.adapters = left
     for place, layer in masked_layers(model, name).items():

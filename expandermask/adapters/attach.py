@@ -224,8 +224,9 @@ def _put_on(
         module.adapters[name] = adapter.train(module.training)
     for place in saved:
         attached.originals.setdefault(place, model.get_submodule(place))
+    if not attached.adapters:  # none may be active for another reason: see `disable_adapters`
+        attached.active = (name,)
     attached.adapters[name] = NamedAdapter(plan, config, heads)
-    attached.active = attached.active or (name,)
     apply_active(model)
 
 

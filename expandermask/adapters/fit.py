@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import nn
 
+from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.layers.dequantize import is_quantized
 from expandermask.adapters.layers.masked import MaskedLayer, weight_of
@@ -40,6 +41,7 @@ def check_fit(
         _require_own_weight(model, name, owners)
         require_called(model, name)
     saved = _resolve_saved(model, config.modules_to_save)
+    _require_apart(model, plan, saved)
     for name in saved:
         if clash := next((t for t in plan if _overlap(t, name)), None):
             raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
@@ -51,6 +53,26 @@ def check_fit(
                     "must stay frozen; untie them first"
                 )
     return saved
+
+
+def _require_apart(model: nn.Module, targets: Iterable[str], saved: Iterable[str]) -> None:
+    """No other adapter's copy of a module has a new target in it, nor the other way round.
+
+    Which copy is in the model depends on which adapter is active, so an update could not stay
+    beside it. Two adapters may save the very same module.
+    """
+    if not is_attached(model):
+        return
+    for other, adapter in attachment(model).adapters.items():
+        pairs = [(new, old) for new in targets for old in adapter.heads]
+        pairs += [(new, old) for new in saved for old in (*adapter.plan, *adapter.heads)]
+        for new, old in pairs:
+            if _overlap(new, old) and not (new == old and old in adapter.heads and new in saved):
+                kind = "module to save" if old in adapter.heads else "target"
+                raise AdapterError(
+                    f"{new!r} overlaps the {kind} {old!r} of the adapter {other!r}, and one module "
+                    "cannot be a target of one adapter and saved by another; drop it from one"
+                )
 
 
 def _require_shapes(plan: Mapping[str, Sized], shapes: Mapping[str, Shape]) -> None:

@@ -129,3 +129,15 @@ def test_a_gated_adapter_survives_a_file(tmp_path: Path) -> None:
     fresh = mlp()
     load_adapter(fresh, tmp_path)
     assert same(state(fresh), state(model))
+
+
+def test_a_gate_may_have_any_shape_of_its_elements() -> None:
+    model = mlp()
+    attached(model)
+    adapter, x, gate = the_adapter(model[0]), torch.randn(5, 64), torch.rand(16)
+    outputs = []
+    for shaped in (gate, gate.view(16, 1), gate.view(4, 4)):
+        adapter.set_rank_gate(shaped)
+        outputs.append(model(x))
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])

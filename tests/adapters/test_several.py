@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from expandermask.errors import AdapterError, InvalidInputError
 from tests.adapters.models import ENCODER, bert, layers, logits, same, state, trainable
 
 NEWS = AdapterConfig(r=16, target_modules=ENCODER, modules_to_save=["classifier"])
+HEAD = AdapterConfig(r=8, target_modules=["pooler.dense"])
 FILMS = AdapterConfig(r=8, target_modules=["query", "value"])
 
 
@@ -129,6 +131,35 @@ def test_within_the_disabled_block_the_model_is_the_base_to_the_bit(merged: bool
     assert active_adapters(model) == ("films", "news")
 
 
+def test_an_adapter_added_or_deleted_in_the_disabled_block_does_not_run_in_it() -> None:
+    model, base = two(), logits(bert())
+    with disable_adapters(model):
+        delete_adapter(model, "news")
+        attach(model, FILMS, name="more", rng=2)
+        assert active_adapters(model) == ()
+        assert not trainable(model)
+        assert torch.equal(logits(model), base)
+    assert active_adapters(model) == ("films",)
+    assert torch.equal(logits(model), alone("films"))
+
+
+def test_what_was_merged_in_the_disabled_block_is_not_merged_after_it() -> None:
+    model = two()
+    before = logits(model)
+    with disable_adapters(model):
+        set_adapters(model, "films")
+        merge(model)
+    assert active_adapters(model) == ("news",)
+    assert torch.equal(logits(model), before)
+
+
+def test_a_model_detached_in_the_disabled_block_stays_so() -> None:
+    model = two()
+    with disable_adapters(model):
+        detach(model)
+    assert same(state(model), state(bert()))
+
+
 def test_deleting_leaves_no_trace() -> None:
     model = two()
     delete_adapter(model, "news")
@@ -222,6 +253,16 @@ REFUSED: list[tuple[Callable[[nn.Module], object], type[Exception], str]] = [
     (lambda m: set_adapters(m, []), InvalidInputError, "at least one"),
     (lambda m: set_adapters(m, ["news", "news"]), InvalidInputError, "no name twice"),
     (lambda m: delete_adapter(m, "other"), AdapterError, "no adapter is called 'other'"),
+    (
+        lambda m: attach(m, AdapterConfig(r=2, target_modules=["classifier"]), name="third"),
+        AdapterError,
+        "overlaps the module to save 'classifier' of the adapter 'news'",
+    ),
+    (
+        lambda m: attach(m, replace(HEAD, modules_to_save=["intermediate"]), name="third"),
+        AdapterError,
+        r"overlaps the target 'bert\.encoder\.layer\.0\.intermediate\.dense' of the adapter 'news'",
+    ),
 ]
 
 

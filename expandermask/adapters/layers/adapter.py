@@ -81,7 +81,7 @@ class MaskedAdapter(nn.Module):
         self.register_parameter("module_gate", None)
 
     def set_rank_gate(self, gate: Gate) -> None:
-        """Put ``gate``, shape (r,), in the slot for g; None empties it.
+        """Put ``gate``, of r elements, in the slot for g; None empties it.
 
         A Parameter trains and is part of the state dict; any other tensor is used as it is, so that
         a policy can give one computed from parameters of its own. `AdapterError` for another size.
@@ -110,7 +110,7 @@ class MaskedAdapter(nn.Module):
 
     def _gated(self, values: Tensor, rank_gate: Gate, module_gate: Gate) -> Tensor:
         if rank_gate is not None:
-            gate = rank_gate.to(values.dtype)
+            gate = rank_gate.to(values.dtype).reshape(-1)
             ranks = ranks_of(values, self.index_b, self.shape[0])
             if ranks is not None:
                 gate = gate.gather(0, ranks.reshape(-1)).view(ranks.shape)

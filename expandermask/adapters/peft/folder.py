@@ -40,6 +40,8 @@ _READ = {
     *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "modules_to_save"),
     *("alpha_pattern", "bias", "init_lora_weights"),
 }
+_LARGEST = 1e30
+"""No scale is near it, and integers beyond float's range would not divide."""
 _INITS = (True, False, "gaussian", "eva", "orthogonal")
 """First values that leave the base's weights alone; others, such as PiSSA's, change them."""
 
@@ -112,9 +114,15 @@ def _require_numbers(config: dict[str, Any]) -> None:
         raise FileFormatError(f"{CONFIG_NAME}: r must be an integer >= 1, got {config.get('r')!r}")
     patterns = config.get("alpha_pattern") or {}
     alphas = [config.get("lora_alpha"), *(patterns.values() if type(patterns) is dict else [None])]
-    if any(type(alpha) not in (int, float) or alpha <= 0 for alpha in alphas):
+    if not all(type(alpha) in (int, float) and 0 < alpha <= _LARGEST for alpha in alphas):
         raise FileFormatError(
-            f"{CONFIG_NAME}: lora_alpha and alpha_pattern must be positive numbers: {alphas!r:.80}"
+            f"{CONFIG_NAME}: lora_alpha and alpha_pattern must be positive numbers of at most "
+            f"{_LARGEST:g}: {alphas!r:.80}"
+        )
+    dropout = config.get("lora_dropout") or 0
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise FileFormatError(
+            f"{CONFIG_NAME}: lora_dropout must be a number in [0, 1), got {dropout!r:.80}"
         )
     saved = config.get("modules_to_save") or []
     if type(saved) is not list or not all(type(name) is str for name in saved):

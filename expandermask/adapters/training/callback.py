@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from expandermask.adapters import load_adapter, save_adapter
-from expandermask.adapters.attachment import attachment
+from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.training.distributed import require_same
 from expandermask.adapters.training.small_state import SmallState
 from expandermask.errors import AdapterError, InvalidInputError
+
+_SAVE = "_save_checkpoint"
+"""The Trainer's method for a whole checkpoint. Under another name nothing would be left out."""
 
 Adapters = dict[str, str]
 """The hash of every adapter's masks and scale, by its name."""
@@ -85,10 +89,15 @@ class AdapterCallback(TrainerCallback, ExportableState):
         self.folder, self.save_base = folder, save_base
         self.adapters: Adapters = {}
         self._small: SmallState | None = None
+        self._model: nn.Module | None = None
 
     def state(self) -> dict[str, Any]:
         """What the Trainer keeps in ``trainer_state.json``: arguments, and hashes of adapters."""
         arguments = {"folder": self.folder, "save_base": self.save_base}
+        if self._model is not None and is_attached(
+            self._model
+        ):  # its masks may have changed since training began
+            self.adapters = _hashes(self._model)
         return {"args": arguments, "attributes": {"adapters": self.adapters}}
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -108,6 +117,7 @@ class AdapterCallback(TrainerCallback, ExportableState):
         require_same(self.adapters, "the adapters (masks and scale) on the model")
         if state.global_step > 0:
             self._require_resumable(state)
+        self._model = model
         self._watch(model)
         self._writing(False)
 
@@ -143,11 +153,11 @@ class AdapterCallback(TrainerCallback, ExportableState):
 
     def _watch(self, model: nn.Module) -> None:
         if not self.save_base and (self._small is None or self._small.model is not model):
-            self._small = SmallState(model)
+            self._small = SmallState(model, _in_save)
 
     def _writing(self, writing: bool, *, reading: bool = False) -> None:
         if self._small is not None:
-            self._small.writing, self._small.reading = writing, reading
+            self._small.switch.writing, self._small.switch.reading = writing, reading
 
     def _require_resumable(self, state: Any) -> None:
         found = state.stateful_callbacks.get(type(self).__name__)
@@ -167,6 +177,18 @@ class AdapterCallback(TrainerCallback, ExportableState):
             f"{sorted(self.adapters)}; other masks or another scale: {differing or 'none'}; attach "
             "with the rng and config of the first run"
         )
+
+
+def _in_save() -> bool:
+    """Whether the Trainer is writing a checkpoint, by the functions being run.
+
+    No callback is told that one begins, nor that a run was interrupted: before an evaluation, or by
+    a full disk in the middle of a checkpoint, after which the user may save the model whole.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != _SAVE:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _hashes(model: nn.Module) -> Adapters:

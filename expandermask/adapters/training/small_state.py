@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -24,38 +26,50 @@ def changing_keys(model: nn.Module) -> set[str]:
     return found
 
 
-class SmallState:
-    """Lets a model leave its frozen parameters out of its state dict, while asked to.
-
-    Two of PyTorch's public hooks are put on the model. They do nothing unless a flag is set, and
-    nothing on a model without adapters; with this object they go.
-    """
+class Switch:
+    """What the hooks on a model look at; a copy of the model has its own, with both flags off."""
 
     writing = False
     """Whether ``state_dict`` leaves frozen parameters out."""
     reading = False
     """Whether ``load_state_dict`` does not report them as missing."""
+    while_writing: Callable[[], bool] | None = None
+    """Asked besides ``writing``, which stays on where a run was interrupted."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __reduce__(self) -> tuple[type[Switch], tuple[()]]:
+        return Switch, ()
+
+
+class SmallState:
+    """Lets a model leave its frozen parameters out of its state dict, while asked to.
+
+    Two of PyTorch's public hooks are put on the model. They do nothing unless a flag of ``switch``
+    is set, and nothing on a model without adapters; with this object they go.
+    """
+
+    def __init__(self, model: nn.Module, while_writing: Callable[[], bool] | None = None) -> None:
+        self.model, self.switch = model, Switch()
+        self.switch.while_writing = while_writing
         # The hooks must not keep this object alive, or nothing would ever take them off.
-        own = weakref.ref(self)
-
-        def leave_out(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-            small = own()
-            if small is not None and small.writing and is_attached(module):
-                keep = {prefix + key for key in changing_keys(module)}
-                for key in [k for k in state if k.startswith(prefix) and k not in keep]:
-                    del state[key]
-
-        def not_missing(module: nn.Module, incompatible: Any) -> None:
-            small = own()
-            if small is not None and small.reading and is_attached(module):
-                keep = changing_keys(module)
-                incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if k in keep]
-
         for handle in (
-            model.register_state_dict_post_hook(leave_out),
-            model.register_load_state_dict_post_hook(not_missing),
+            model.register_state_dict_post_hook(partial(_leave_out, self.switch)),
+            model.register_load_state_dict_post_hook(partial(_not_missing, self.switch)),
         ):
             weakref.finalize(self, handle.remove)
+
+
+def _leave_out(
+    switch: Switch, module: nn.Module, state: dict[str, Any], prefix: str, _: Any
+) -> None:
+    if not switch.writing or not is_attached(module):
+        return
+    if switch.while_writing is None or switch.while_writing():
+        keep = {prefix + key for key in changing_keys(module)}
+        for key in [k for k in state if k.startswith(prefix) and k not in keep]:
+            del state[key]
+
+
+def _not_missing(switch: Switch, module: nn.Module, incompatible: Any) -> None:
+    if switch.reading and is_attached(module):
+        keep = changing_keys(module)
+        incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if k in keep]

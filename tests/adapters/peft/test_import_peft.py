@@ -274,6 +274,10 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"r": "8"}, "r must be an integer"),
     ({"lora_alpha": 0}, "must be positive numbers"),
     ({"lora_alpha": True}, "must be positive numbers"),
+    ({"lora_alpha": 10**400}, "must be positive numbers"),
+    ({"lora_dropout": "x"}, "lora_dropout must be a number in"),
+    ({"lora_dropout": [0.1]}, "lora_dropout must be a number in"),
+    ({"lora_dropout": 5}, "lora_dropout must be a number in"),
     ({"modules_to_save": "head"}, "must be a list of names"),
 ]
 

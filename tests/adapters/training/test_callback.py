@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +15,12 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
+from expandermask import MaskPlan
 from expandermask.adapters import (
     AdapterCallback,
     AdapterConfig,
     attach,
+    change_masks,
     detach,
     load_adapter,
     set_adapters,
@@ -207,6 +211,56 @@ def test_after_detach_the_whole_model_is_saved(tmp_path: Path) -> None:
     run.callback_handler.on_step_end(run.args, run.state, run.control)  # the callback lives on
     own.save_pretrained(tmp_path / "plain")
     assert set(load_file(tmp_path / "plain" / "model.safetensors")) == set(bert().state_dict())
+
+
+class Interrupt(TrainerCallback):
+    """The user's patience ends during an evaluation."""
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_after_an_interrupted_run_the_model_is_whole_and_can_be_copied(tmp_path: Path) -> None:
+    own = model()
+    keys = set(own.state_dict())
+    run = trainer(
+        tmp_path,
+        own,
+        eval_strategy="steps",
+        eval_steps=1,
+        callbacks=[AdapterCallback(), Interrupt()],
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert set(own.state_dict()) == keys
+    stream = io.BytesIO()
+    torch.save(own, stream)
+    stream.seek(0)
+    for twin in (copy.deepcopy(own), torch.load(stream, weights_only=False)):
+        assert set(twin.state_dict()) == keys
+
+
+class Change(TrainerCallback):
+    """Changes the masks after the first step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            own = kwargs["model"]
+            target = CONFIG.target_modules
+            plan = MaskPlan.for_model(own, r=CONFIG.r, target_modules=target, rng=77)
+            change_masks(own, plan, optimizer=kwargs["optimizer"])
+
+
+def test_a_checkpoint_with_changed_masks_is_not_resumed_on_the_first_ones(tmp_path: Path) -> None:
+    run = trainer(tmp_path, model(), max_steps=2, callbacks=[AdapterCallback(), Change()])
+    run.train()
+    with pytest.raises(AdapterError, match=r"other masks or another scale: \['default'\]"):
+        trainer(tmp_path, model(), max_steps=3).train(resume_from_checkpoint=True)
+    fresh = bert()
+    load_adapter(fresh, tmp_path / "checkpoint-2" / "adapter" / "default")
+    again = trainer(tmp_path, fresh, max_steps=3)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 3
 
 
 @pytest.mark.parametrize("folder", ["", "..", "a/b", "/a", 3])
