@@ -88,7 +88,8 @@ def change_masks(
     ------
     AdapterError
         The plan is for other modules or another rank; the adapter is merged or sharded; or the
-        optimizer holds state that is neither a number nor shaped as the values. Nothing is changed.
+        optimizer does not train the adapter, or holds state that is neither a number nor shaped as
+        the values. Nothing is changed.
 
     Examples
     --------
@@ -109,9 +110,9 @@ def change_masks(
         raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
     config = replace(adapter.config, left_degree=plan.left_degree)
     moves = [move for place in plan for move in _moves(layers[place], name, place, plan)]
-    carried = [(move, _carried_state(move, optimizer)) for move in moves]
-    for move, state in carried:
-        _apply(move, state, optimizer)
+    ready = [(m, m.carried(m.parameter.data, m.first), _carried_state(m, optimizer)) for m in moves]
+    for move, values, state in ready:  # nothing from here on can fail
+        _apply(move, values, state, optimizer)
     for place, layer in layers.items():
         layer.adapter(name).scale = config.scale_of(plan[place])
     attached.adapters[name] = NamedAdapter(plan, config, adapter.heads)
@@ -133,9 +134,15 @@ def _moves(layer: MaskedLayer, name: str, place: str, plan: MaskPlan) -> Iterato
 
 def _carried_state(move: _Move, optimizer: Optimizer | None) -> dict[str, Any]:
     """The optimizer's state of one parameter, at its new places."""
+    if optimizer is None:
+        return {}
     parameter = move.parameter
-    state = {} if optimizer is None else optimizer.state.get(parameter, {})
-    carried = {}
+    if not any(p is parameter for group in optimizer.param_groups for p in group["params"]):
+        raise AdapterError(
+            "the optimizer does not train the adapter's values; give the one that does, or none"
+        )
+    state = optimizer.state.get(parameter, {})
+    carried: dict[str, Any] = {}
     for key, value in state.items():
         if not isinstance(value, Tensor) or value.dim() == 0:
             carried[key] = value
@@ -150,10 +157,9 @@ def _carried_state(move: _Move, optimizer: Optimizer | None) -> dict[str, Any]:
     return carried
 
 
-def _apply(move: _Move, state: dict[str, Any], optimizer: Optimizer | None) -> None:
+def _apply(move: _Move, values: Tensor, state: dict[str, Any], optimizer: Optimizer | None) -> None:
     """Put one factor's values, index and optimizer state in place."""
     parameter = move.parameter
-    values = move.carried(parameter.data, move.first)
     setattr(move.adapter, f"index_{move.side}", move.index)
     parameter.grad = None
     if values.shape == parameter.shape:

@@ -109,3 +109,22 @@ def test_a_parametrized_weight_is_refused_before_anything_changes() -> None:
     with pytest.raises(AdapterError, match="'2' is not a plain floating-point parameter"):
         merge(model)
     assert same(state(model), before)
+
+
+def test_a_state_dict_does_not_replace_a_merged_weight() -> None:
+    model = mlp()
+    attached(model)
+    saved, x = state_dict(model), torch.randn(4, 64)
+    out = model(x)
+    merge(model)
+    merged = state_dict(model)
+    with pytest.raises(AdapterError, match="are merged into '0', whose base weight"):
+        model.load_state_dict(saved)
+    assert all(torch.equal(t, merged[n]) for n, t in model.state_dict().items())
+    unmerge(model)
+    model.load_state_dict(saved)
+    assert torch.equal(model(x), out)
+
+
+def state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -160,6 +160,16 @@ def test_refuses_and_changes_nothing(call: Callable[[nn.Module], object], messag
     assert same(state(model), before)
 
 
+def test_an_optimizer_of_something_else_is_refused() -> None:
+    model = mlp()
+    attached(model)
+    before = state(model)
+    plan = MaskPlan.for_model(model, r=16, left_degree=4, rng=1)
+    with pytest.raises(AdapterError, match="does not train the adapter's values"):
+        change_masks(model, plan, optimizer=torch.optim.SGD(mlp().parameters()))
+    assert same(state(model), before)
+
+
 def test_a_merged_adapter_and_a_factored_optimizer_are_refused() -> None:
     model = mlp()
     attached(model)

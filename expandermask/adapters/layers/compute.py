@@ -37,8 +37,10 @@ def adapted_linear(base: nn.Module, adapters: Sequence[MaskedAdapter], x: Tensor
     out = _at_once(base, adapters[0], rows) if len(adapters) == 1 else None
     if out is None:
         out = base(rows)
+        # What a plain layer gave is read by nothing else, so it may be written over.
+        private = is_plain_linear(base)
         for adapter in adapters:
-            out = _with_update(out, rows, adapter)
+            out = _with_update(out, rows, adapter, inplace=private)
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
@@ -60,14 +62,14 @@ def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: T
     return out.view(shape)
 
 
-def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter) -> Tensor:
+def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, *, inplace: bool) -> Tensor:
     """``y`` (tokens, d) plus one adapter's update for inputs ``rows`` (tokens, k)."""
     x = functional.dropout(rows, adapter.dropout, adapter.training).to(y.dtype)
     values_b = adapter.gated_b()
     factors = (adapter.values_a, values_b, adapter.index_a, adapter.index_b)
-    by_kernel = backend.wants_kernel(adapter, values_b, x, y)
-    update = kernel.masked_update if by_kernel else MaskedUpdate.apply
-    out: Tensor = update(y, x, *factors, adapter.r, adapter.scale)
+    if backend.wants_kernel(adapter, values_b, x, y):
+        return kernel.masked_update(y, x, *factors, adapter.r, adapter.scale, inplace=inplace)
+    out: Tensor = MaskedUpdate.apply(y, x, *factors, adapter.r, adapter.scale)
     return out
 
 

@@ -42,6 +42,20 @@ class MaskedLayer(nn.Module):
         """The quantized base that a dequantized copy stands in for while merged."""
         self.register_buffer("backup", None, persistent=False)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
+    ) -> None:
+        """Refuse a base weight while updates are merged into the one there is.
+
+        They would be gone, and `unmerge` would then put foreign entries back.
+        """
+        if self.merged and f"{prefix}base.weight" in state_dict:
+            raise AdapterError(
+                f"adapters {list(self.merged)} are merged into {prefix.rstrip('.')!r}, whose base "
+                "weight the state dict would replace; call unmerge(model) first"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest, **options)
+
     def running(self) -> list[MaskedAdapter]:
         """The adapters whose update is added to the base's output: active and not merged."""
         if self.merged:
