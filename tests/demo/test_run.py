@@ -60,11 +60,9 @@ def test_every_artefact_is_there_and_nothing_else(finished):
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert found == {
         *FIRST,
-        *(
-            f"{n}/adapter_{f}"
-            for n in ("adapter", "peft")
-            for f in ("config.json", "model.safetensors")
-        ),
+        "adapter/adapter_model.safetensors",
+        "peft/adapter_config.json",
+        "peft/adapter_model.safetensors",
         "results.json",
         "report.md",
     }
@@ -92,13 +90,14 @@ def test_every_mask_is_proved_and_the_certificates_are_those_of_the_plan(finishe
 def test_the_arms_cost_what_the_shapes_say(finished):
     _, result, _ = finished
     assert list(result.arms) == [MASKED, PROBE, LORA]
-    for name, entries in ((MASKED, 2), (LORA, 64)):
+    # Beside its values a masked adapter's file holds 72 recipes and hashes.
+    for name, entries, besides in ((MASKED, 2, 40_000), (LORA, 64, 16_000)):
         arm, values = result.arms[name], entries * WIDTHS + HEAD
         counters = 4 * (72 + 2)
         assert arm.trainable_values == values
         assert arm.gradient_bytes == 4 * values
         assert arm.optimizer_bytes == 8 * values + counters
-        assert 4 * values < arm.file_bytes < 4 * values + 16_000
+        assert 4 * values < arm.file_bytes < 4 * values + besides
     assert result.cost["masked"]["trainable_values"] * 32 == result.cost["lora"]["trainable_values"]
     assert all(0 <= arm.accuracy <= 100 for arm in result.arms.values())
 
