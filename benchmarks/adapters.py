@@ -1,6 +1,6 @@
 """One training step with masked adapters beside stock PEFT LoRA, and what each arm stores.
 
-    python benchmarks/adapters.py [--quick] [--wall]
+    python benchmarks/adapters.py [--quick] [--wall] [--case SIZE RANK]
 
 The set-up: BERT encoders, 6 layers of width 384 and 12 of width 768, random weights, two classes;
 adapters of rank 64 and 8 (left_degree 2) on all linear layers of the encoder; 16 x 128 random
@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 from _adapter_arms import ARMS, DEGREE, bert, ours, step, training
-from _common import interleaved, median_ratio, print_table, spread, write_record
+from _common import RESULTS, interleaved, median_ratio, print_table, spread, write_record
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -168,8 +168,16 @@ def alone(arm: str, size: str, r: int) -> None:
     model, optimizer = training(arm, size, r)
     for _ in range(3):
         step(model, optimizer, batch())
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
+    print(json.dumps(_peak()))
+
+
+def _peak() -> int:
+    """Peak resident bytes of this process; on Linux getrusage also counts who started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 # -- files, merging, loading ---------------------------------------------------------------------
@@ -186,7 +194,7 @@ def seven_billion() -> nn.Module:
     return model
 
 
-def files_and_merging() -> dict[str, Any]:
+def files_and_merging(clock: Callable[[], float]) -> dict[str, Any]:
     """Bytes of a 7B adapter's folder; seconds to merge, unmerge, save and load a 12x768 one."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
@@ -210,16 +218,16 @@ def files_and_merging() -> dict[str, Any]:
         seconds: dict[str, list[float]] = {name: [] for name in (*verbs, "load onto the base")}
         for _ in range(5):
             for name, verb in verbs.items():
-                seconds[name].append(_clocked(verb))
+                seconds[name].append(_clocked(verb, clock))
             base = bert("12x768")
-            seconds["load onto the base"].append(_clocked(lambda: load_adapter(base, place)))  # noqa: B023
+            seconds["load onto the base"].append(_clocked(lambda: load_adapter(base, place), clock))  # noqa: B023
     return found | {f"{name}, s": spread(values) for name, values in seconds.items()}
 
 
-def _clocked(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _clocked(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 # -- the whole -----------------------------------------------------------------------------------
@@ -265,6 +273,7 @@ def main() -> None:
     """Measure, print the tables, write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="6x384 only, fewer rounds")
+    parser.add_argument("--case", nargs=2, help="one case, such as 12x768 64; others are kept")
     parser.add_argument("--wall", action="store_true", help="wall time on two threads")
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -272,29 +281,41 @@ def main() -> None:
     if options.alone:
         alone(options.alone[0], options.alone[1], int(options.alone[2]))
         return
-    rest = files_and_merging()
-    print(json.dumps(rest, indent=1))
-    checks = {
-        "7B folder within 2 % of its values": rest["7B bytes over values"] <= 1.02,
-        "merge of 12x768 under 1 s": rest["merge, s"]["median"] < 1,
-        "load and verify of 12x768 under 1 s": rest["load onto the base, s"]["median"] < 1,
-    }
+    name = "adapters_wall" if options.wall else "adapters"
+    before = RESULTS / f"{name}.json"
     cases: dict[str, Any] = {}
-    clock = "wall time, 2 threads" if options.wall else "process CPU time, 1 thread"
-    for size, r in CASES[:2] if options.quick else CASES:
+    if options.case and before.exists():
+        cases = json.loads(before.read_text(encoding="utf-8"))["cases"]
+    rest = files_and_merging(time.perf_counter if options.wall else time.process_time)
+    print(json.dumps(rest, indent=1))
+    chosen = CASES[:2] if options.quick else CASES
+    if options.case:
+        chosen = [(options.case[0], int(options.case[1]))]
+    for size, r in chosen:
         rounds = 3 if size != "6x384" else 5 if options.quick else 7
         arms = timed(size, r, rounds, options.wall)
         for arm in arms:
             arms[arm]["peak_bytes"] = peak_bytes(arm, size, r)
         show(arms)
-        cases[f"{size}, r={r}"], checks = (
-            {"rounds": rounds, **arms},
-            checks | verdicts(size, r, arms),
-        )
-        body = {"clock": clock, "cases": cases, "files": rest, "bars": checks}
-        path = write_record("adapters_wall" if options.wall else "adapters", body)
-    print_table(["bar", "met"], [[name, ok] for name, ok in checks.items()])
+        cases[f"{size}, r={r}"] = arms
+        bars = met(cases, rest)
+        clock = "wall time, 2 threads" if options.wall else "process CPU time, 1 thread"
+        path = write_record(name, {"clock": clock, "cases": cases, "files": rest, "bars": bars})
+    print_table(["bar", "met"], [[bar, ok] for bar, ok in bars.items()])
     print(f"record: {path.name}")
+
+
+def met(cases: dict[str, Any], rest: dict[str, Any]) -> dict[str, bool]:
+    """Every bar, and whether it is met."""
+    found = {
+        "7B folder within 2 % of its values": rest["7B bytes over values"] <= 1.02,
+        "merge of 12x768 under 1 s": rest["merge, s"]["median"] < 1,
+        "load and verify of 12x768 under 1 s": rest["load onto the base, s"]["median"] < 1,
+    }
+    for case, arms in cases.items():
+        size, r = case.split(", r=")
+        found |= verdicts(size, int(r), arms)
+    return found
 
 
 if __name__ == "__main__":
