@@ -11,11 +11,12 @@ process CPU time on one thread; with --wall, wall time on two. Figures are media
 round-by-round ratios:
 
 - step: to lora's;
-- overhead: (arm - floor) / (lora - floor), what the adapters themselves cost.
+- overhead: (arm - floor) / (lora - floor), what the adapters themselves cost. It is a ratio of small
+  differences, and a noisy machine shows in it first.
 
 Beside the time, for every arm: trainable, gradient and optimizer elements, bytes of buffers, bytes
 saved for backward (each storage once, parameters left out), and the peak memory of a process that
-runs three steps and nothing else. Then files, merging and loading. Writes results/adapters.json, or
+runs a few steps and nothing else. Then files, merging and loading. Writes results/adapters.json, or
 adapters_wall.json.
 """
 
@@ -156,17 +157,17 @@ def saved_bytes(arm: str, model: nn.Module) -> int:
 
 
 def peak_bytes(arm: str, size: str, r: int) -> int:
-    """Peak memory of a process that trains one arm for three steps."""
+    """Peak memory of a process that trains one arm for a few steps."""
     command = [sys.executable, __file__, "--alone", arm, size, str(r)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return int(json.loads(out.splitlines()[-1]))
 
 
 def alone(arm: str, size: str, r: int) -> None:
-    """What `peak_bytes` starts: three steps, then the peak on standard output."""
+    """What `peak_bytes` starts: a few steps, then the peak on standard output."""
     set_backend("portable" if arm == "portable" else "auto")
     model, optimizer = training(arm, size, r)
-    for _ in range(3):
+    for _ in range(2):
         step(model, optimizer, batch())
     print(json.dumps(_peak()))
 
