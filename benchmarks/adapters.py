@@ -11,8 +11,8 @@ process CPU time on one thread; with --wall, wall time on two. Figures are media
 round-by-round ratios:
 
 - step: to lora's;
-- overhead: (arm - floor) / (lora - floor), what the adapters themselves cost. It is a ratio of small
-  differences, and a noisy machine shows in it first.
+- overhead: (arm - floor) / (lora - floor), what the adapters themselves cost; a ratio of small
+  differences, in which a noisy machine shows first.
 
 Beside the time, for every arm: trainable, gradient and optimizer elements, bytes of buffers, bytes
 saved for backward (each storage once, parameters left out), and the peak memory of a process that
