@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-_LAZY = ("adapters", "plots")
+_LAZY = ("adapters", "importance", "plots")
 
 
 def __dir__() -> list[str]:

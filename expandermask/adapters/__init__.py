@@ -27,6 +27,7 @@ from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.backend import get_backend, set_backend
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
+from expandermask.adapters.norms import residual_norms
 from expandermask.adapters.peft.export_peft import export_peft
 from expandermask.adapters.peft.import_peft import import_peft
 from expandermask.adapters.peft.shira import shira_mask_fn
@@ -61,6 +62,7 @@ __all__ = [
     "load_adapter",
     "merge",
     "parameter_report",
+    "residual_norms",
     "save_adapter",
     "set_adapters",
     "set_backend",

@@ -23,7 +23,7 @@ class AdapterConfig:
     Parameters
     ----------
     r : int
-        Rank: rows of A and columns of B, at least 2.
+        Rank: rows of A and columns of B; at least 2 with a left degree.
     left_degree : int or None
         Entries kept in each column of A and each row of B, 2 <= left_degree <= r. None only beside
         a plan whose masks are not of one degree.
@@ -67,7 +67,7 @@ class AdapterConfig:
     modules_to_save: Iterable[str] = ()
 
     def __post_init__(self) -> None:
-        r = check_integer("r", self.r, minimum=2)
+        r = check_integer("r", self.r, minimum=1 if self.left_degree is None else 2)
         degree = self.left_degree
         if degree is not None:
             degree = check_integer("left_degree", degree, minimum=2)

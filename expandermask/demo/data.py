@@ -103,7 +103,7 @@ def load_snippets(
     for name, size in wanted.items():
         if check_integer(name, size, minimum=2) % 2 or size > full[name]:
             raise InvalidInputError(f"{name} must be even and at most {full[name]}, got {size}")
-    ordered = _ordered_by_hash(read_reviews(SNIPPETS.locate()))
+    ordered = ordered_by_hash(read_reviews(SNIPPETS.locate()))
     parts: dict[Part, Snippets] = {}
     start = 0
     for part in ("test", "validation", "train"):
@@ -129,8 +129,11 @@ def read_reviews(path: Path) -> dict[str, str]:
     return {first[key]: labels.pop() for key, labels in found.items() if len(labels) == 1}
 
 
-def _ordered_by_hash(reviews: dict[str, str]) -> list[list[str]]:
-    """The texts of each class, ordered by the SHA-256 of the split's seed and the text."""
+def ordered_by_hash(reviews: dict[str, str]) -> list[list[str]]:
+    """The texts of each class, rotten and fresh, by the SHA-256 of the split's seed and the text.
+
+    `load_snippets` takes its parts from the front of each, one after another.
+    """
     return [
         sorted((t for t, found in reviews.items() if found == label), key=_rank) for label in LABELS
     ]

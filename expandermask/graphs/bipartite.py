@@ -33,6 +33,17 @@ if TYPE_CHECKING:
     import scipy.sparse
 
 
+@dataclass(frozen=True)
+class BernoulliRecipe:
+    """How a graph of independent edges was drawn, to draw it again: see `masks.bernoulli`."""
+
+    density: float
+    """The probability of every edge."""
+    seed: int
+    """64-bit seed."""
+    version: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class BipartiteGraph:
     """A simple bipartite graph, left vertices 0 .. n1-1 and right vertices 0 .. n2-1.
@@ -56,6 +67,8 @@ class BipartiteGraph:
     """The right ends of all edges, by left vertex: int32, shape (num_edges,)."""
     n2: int
     """Number of right vertices."""
+    recipe: BernoulliRecipe | None = None
+    """How it was drawn, if a file may hold that instead of the edges; no part of equality."""
 
     @property
     def n1(self) -> int:
@@ -147,6 +160,21 @@ def from_ones(
     order = np.lexsort((rights, lefts))
     starts = np.concatenate([[0], np.bincount(lefts, minlength=shape[0]).cumsum()])
     return BipartiteGraph(starts.astype(np.int64), rights[order].astype(np.int32), shape[1])
+
+
+def from_kept(kept: NDArray[np.integer[Any]], n1: int, n2: int) -> BipartiteGraph:
+    """The graph in which the left vertices ``kept``, ascending, have all neighbours, others none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from_kept(np.array([0, 2]), 3, 2).mask().tolist()
+    [[1, 1], [0, 0], [1, 1]]
+    """
+    degrees = np.zeros(n1, dtype=np.int64)
+    degrees[kept] = n2
+    starts = np.concatenate([[0], degrees.cumsum()])
+    return BipartiteGraph(starts, np.tile(np.arange(n2, dtype=np.int32), len(kept)), n2)
 
 
 def as_bipartite(graph_or_mask: Any) -> BipartiteGraph:

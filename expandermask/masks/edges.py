@@ -1,14 +1,16 @@
-"""Masks that no recipe makes, as JSON: their indices in the smallest integers that hold them.
+"""Masks that are no certified graphs, as JSON.
 
-Two forms. Where every left vertex has all right vertices or none (rows or columns kept whole), the
-numbers of those kept; otherwise the degrees of the left vertices and the right end of every edge.
-The integers are little-endian, one after another, in base64.
+Three forms. A Bernoulli mask: its density, seed and number of edges. Where every left vertex has
+all right vertices or none (rows or columns kept whole): the numbers of those kept. Otherwise the
+degrees of the left vertices and the right end of every edge. The integers are little-endian, in the
+smallest type that holds them, one after another, in base64.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,18 @@ from numpy.typing import NDArray
 
 from expandermask.errors import ExpanderMaskError, FileFormatError, TooLargeError, check_size
 from expandermask.files import require_fields
-from expandermask.graphs.bipartite import BipartiteGraph
+from expandermask.graphs.bipartite import BernoulliRecipe, BipartiteGraph, from_kept
 from expandermask.graphs.rebuild import FILE_EDGES
+from expandermask.masks.bernoulli import redraw
 
 Numbers = NDArray[np.int64]
+
+_FORMS: dict[str, dict[str, type]] = {
+    "bernoulli": {"bernoulli": dict, "num_edges": int},
+    "kept": {"kept": str},
+    "rights": {"degrees": str, "rights": str},
+}
+"""The fields of each form, by the one that tells it."""
 
 
 def write_edges(graph: BipartiteGraph) -> dict[str, Any]:
@@ -36,6 +46,8 @@ def write_edges(graph: BipartiteGraph) -> dict[str, Any]:
     [[1, 1], [0, 0], [1, 1]]
     """
     sizes = {"n1": graph.n1, "n2": graph.n2, "sha256": graph.digest}
+    if graph.recipe is not None:
+        return sizes | {"num_edges": graph.num_edges, "bernoulli": asdict(graph.recipe)}
     degrees = graph.left_degrees
     if np.isin(degrees, (0, graph.n2)).all():
         return sizes | {"kept": _encode(np.flatnonzero(degrees), graph.n1)}
@@ -50,13 +62,20 @@ def read_edges(data: object, what: str) -> BipartiteGraph:
 
     Raises `TooLargeError` as `declared_edges` does.
     """
-    n1, n2, _ = declared_edges(data, what)
+    n1, n2, edges = declared_edges(data, what)
     fields: Any = data
-    if "kept" in fields:
-        graph = _from_kept(_decode(fields["kept"], n1, what), n1, n2, what)
+    if "bernoulli" in fields:
+        graph = redraw(_recipe(fields["bernoulli"], what), n1, n2)
+    elif "kept" in fields:
+        kept = _decode(fields["kept"], n1, what)
+        if (np.diff(kept) <= 0).any():
+            raise FileFormatError(f"{what}: the numbers kept must ascend")
+        graph = from_kept(kept, n1, n2)
     else:
         degrees = _decode(fields["degrees"], n2 + 1, what)
         graph = _from_degrees(degrees, _decode(fields["rights"], n2, what), n1, n2, what)
+    if graph.num_edges != edges:
+        raise FileFormatError(f"{what}: num_edges={edges}, and there are {graph.num_edges}")
     if graph.digest != fields["sha256"]:
         raise FileFormatError(f"{what} hashes to {graph.digest}, the file says {fields['sha256']}")
     return graph
@@ -66,34 +85,46 @@ def declared_edges(data: object, what: str) -> tuple[int, int, int]:
     """n1, n2 and the number of edges that `write_edges` said, before any are read.
 
     Raises `FileFormatError` for other fields, and `TooLargeError` for more vertices or edges than a
-    mask from a file may have: a few bytes can name any number of whole rows.
+    mask from a file may have: a few bytes can name any number of whole rows, or of draws.
     """
-    lines = isinstance(data, dict) and "kept" in data
-    arrays: dict[str, type] = {"kept": str} if lines else {"degrees": str, "rights": str}
-    fields = require_fields(data, {"n1": int, "n2": int, "sha256": str, **arrays}, what)
+    form = next((f for f in _FORMS if isinstance(data, dict) and f in data), "rights")
+    fields = require_fields(data, {"n1": int, "n2": int, "sha256": str, **_FORMS[form]}, what)
     try:
         n1, n2 = check_size("n1", fields["n1"]), check_size("n2", fields["n2"])
     except ExpanderMaskError as error:
         raise FileFormatError(f"{what}: {error}") from None
-    edges = _length(fields["kept"], n1) * n2 if lines else _length(fields["rights"], n2)
-    if max(n1, n2, edges) > FILE_EDGES:
+    if form == "bernoulli":
+        _recipe(fields["bernoulli"], what)
+        if not 0 <= (edges := fields["num_edges"]) <= n1 * n2:
+            raise FileFormatError(f"{what}: num_edges={edges!s:.40} of n1*n2={n1 * n2}")
+        most = n1 * n2
+    else:
+        most = edges = (
+            _length(fields["kept"], n1) * n2 if form == "kept" else _length(fields["rights"], n2)
+        )
+    if max(n1, n2, most) > FILE_EDGES:
         raise TooLargeError(
-            f"{what}: n1={n1}, n2={n2} and {edges} edges; a mask read from a file has at most "
-            f"{FILE_EDGES} of each"
+            f"{what}: n1={n1}, n2={n2} and {most} edges or draws; a mask read from a file has at "
+            f"most {FILE_EDGES} of each"
         )
     return n1, n2, edges
 
 
-def _from_kept(kept: Numbers, n1: int, n2: int, what: str) -> BipartiteGraph:
-    if (np.diff(kept) <= 0).any():
-        raise FileFormatError(f"{what}: the numbers kept must ascend")
-    degrees = np.zeros(n1, dtype=np.int64)
-    degrees[kept] = n2
-    return BipartiteGraph(_starts(degrees), np.tile(np.arange(n2, dtype=np.int32), len(kept)), n2)
+def _recipe(data: object, what: str) -> BernoulliRecipe:
+    what = f"{what}: bernoulli"
+    fields = require_fields(data, {"density": (float, int), "seed": int, "version": int}, what)
+    if fields["version"] != BernoulliRecipe.version:
+        raise FileFormatError(
+            f"{what}: version {fields['version']!s:.40}, and this library draws version "
+            f"{BernoulliRecipe.version}"
+        )
+    if not 0 <= fields["seed"] < 2**64 or not 0 < fields["density"] <= 1:
+        raise FileFormatError(f"{what}: seed or density is out of range: {fields!s:.200}")
+    return BernoulliRecipe(float(fields["density"]), fields["seed"])
 
 
 def _from_degrees(degrees: Numbers, rights: Numbers, n1: int, n2: int, what: str) -> BipartiteGraph:
-    starts = _starts(degrees)
+    starts = np.concatenate([[0], degrees.cumsum()]).astype(np.int64)
     if len(degrees) != n1 or starts[-1] != len(rights):
         raise FileFormatError(
             f"{what}: {len(degrees)} degrees of {n1}, which add up to {starts[-1]}, for "
@@ -103,10 +134,6 @@ def _from_degrees(degrees: Numbers, rights: Numbers, n1: int, n2: int, what: str
     if (np.diff(graph.lefts * n2 + rights) <= 0).any():
         raise FileFormatError(f"{what}: the neighbours of a vertex must ascend")
     return graph
-
-
-def _starts(degrees: Numbers) -> Numbers:
-    return np.concatenate([[0], degrees.cumsum()]).astype(np.int64)
 
 
 def _encode(numbers: NDArray[Any], limit: int) -> str:

@@ -122,6 +122,11 @@ def _is_embedding(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding)
 
 
+def layer_number(module: str) -> int | None:
+    """The layer a module is in: the first part of its dotted name that is a number."""
+    return next((int(part) for part in module.split(".") if part.isdecimal()), None)
+
+
 def is_conv1d(module: nn.Module) -> bool:
     """Whether ``module`` is transformers' Conv1D, a linear layer with a transposed weight."""
     return any(

@@ -3,8 +3,10 @@
 from expandermask.plots.compare import layer_overlap, overlap
 from expandermask.plots.cuts import cheeger_intervals, cut
 from expandermask.plots.graphs import bipartite, circular, mask
+from expandermask.plots.layers import heatmap, over_depth
 from expandermask.plots.plans import spectral_gaps
 from expandermask.plots.report import checkpoint, report
+from expandermask.plots.sparsity import density_curves
 from expandermask.plots.spectra import density, ratios, spectra, spectrum_against_bound
 
 __all__ = [
@@ -14,8 +16,11 @@ __all__ = [
     "circular",
     "cut",
     "density",
+    "density_curves",
+    "heatmap",
     "layer_overlap",
     "mask",
+    "over_depth",
     "overlap",
     "ratios",
     "report",

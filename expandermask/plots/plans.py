@@ -11,6 +11,7 @@ import numpy as np
 from expandermask.certificates import Certificate, certify
 from expandermask.errors import InvalidInputError
 from expandermask.masks.plan import MaskPlan
+from expandermask.masks.targets import layer_number
 from expandermask.plots._axes import BOUND, LIMIT, SIDES, VALUES, new_axes
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def label_modules(ax: Axes, modules: Sequence[str]) -> None:
     The layer of a module is the first part of its dotted name that is a number.
     """
     ax.set_xlim(-0.7, len(modules) - 0.3)
-    layers = [_layer(module) for module in modules]
+    layers = [layer_number(module) for module in modules]
     starts = [k for k, layer in enumerate(layers) if k == 0 or layer != layers[k - 1]]
     if len(modules) <= _MOST_LABELS:
         ax.set_xticks(range(len(modules)), shortened(modules), rotation=45, ha="right")
@@ -156,10 +157,6 @@ def _split(name: str) -> tuple[str, str]:
     """A mask's module and side; the side is "" of a name that ends in neither."""
     module, dot, side = name.rpartition(".")
     return (module, side) if dot and side in SIDES else (name, "")
-
-
-def _layer(module: str) -> int | None:
-    return next((int(part) for part in module.split(".") if part.isdigit()), None)
 
 
 def shortened(modules: Sequence[str]) -> list[str]:

@@ -132,8 +132,12 @@ def _embedded_plan(stored: PeftFolder) -> MaskPlan | None:
 
 def _complete_plan(stored: PeftFolder) -> MaskPlan:
     """Masks that keep everything."""
-    if stored.r < 2:
-        raise FileFormatError(f"an adapter needs a rank of at least 2, the file's is {stored.r}")
+    if stored.r < 2:  # no degree of 2 fits
+        ones = {
+            name: (np.ones((a.shape[1], stored.r)), np.ones((len(b), stored.r)))
+            for name, (a, b) in stored.factors.items()
+        }
+        return MaskPlan.from_masks(ones, rng=0)
     pairs = {
         name: MaskPair(
             complete_bipartite(a.shape[1], stored.r), complete_bipartite(len(b), stored.r)

@@ -382,8 +382,15 @@ def test_plans_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     turned = MaskPlan.for_shapes({"0": (64, 32), "2": (64, 32)}, r=8, rng=0)
     refuses(tmp_path, AdapterError, r"file's factors for \(32, 64\)", plan=turned)
     refuses(tmp_path, InvalidInputError, "plan must be a MaskPlan", plan=shapes)
-    stock(mlp, tmp_path / "one", r=1)
-    refuses(tmp_path / "one", FileFormatError, "rank of at least 2")
+
+
+def test_a_lora_of_rank_one_comes_in(tmp_path: Path) -> None:
+    theirs = stock(mlp, tmp_path, r=1)
+    model = mlp()
+    plan = import_peft(model, tmp_path)
+    assert (plan.r, plan.left_degree, plan.num_values) == (1, None, 192)
+    x = torch.randn(5, 64)
+    torch.testing.assert_close(model.eval()(x), theirs(x))
 
 
 def test_a_missing_head_is_refused(tmp_path: Path) -> None:

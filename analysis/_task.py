@@ -1,0 +1,117 @@
+"""The task of the training studies: MiniLM on film-review snippets, adapted in one of many ways.
+
+The train snippets are the demo's; the test snippets are 3,000 that the demo never touches, so
+nothing was ever chosen by them. Accuracies are in percent. A run's seed draws the head's first
+values, the adapter's masks and values, the batches and the dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from analysis._study import Mode
+from expandermask import MaskPlan
+from expandermask.adapters import AdapterConfig, attach
+from expandermask.demo.data import (
+    SNIPPETS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Snippets,
+    ordered_by_hash,
+    read_reviews,
+)
+from expandermask.demo.model import HEAD, encoder_linears, load_model, load_tokenizer, model_source
+from expandermask.demo.training import Encoded, Schedule, accuracy, encode, logits, train
+from expandermask.masks import find_targets
+from expandermask.masks.targets import Shape
+
+SIZES: dict[Mode, dict[str, int]] = {
+    "smoke": {"train": 16, "test": 16, "epochs": 1},
+    "quick": {"train": 320, "test": 400, "epochs": 1},
+    "full": {"train": 1500, "test": 3000, "epochs": 2},
+}
+"""What a training run does in every mode."""
+LEARNING_RATES = {"masked": 5e-3, "dense": 1e-3}
+"""Of sparse adapters and of dense LoRA, as `benchmarks/demo_tuning.py` chose them."""
+LORA_ALPHA = 16.0
+BATCH = 32
+
+
+def snippets(train_size: int, test_size: int) -> tuple[Snippets, Snippets]:
+    """Train snippets from the demo's, test snippets from behind all of the demo's; balanced."""
+    ordered = ordered_by_hash(read_reviews(SNIPPETS.locate()))
+    first = (TEST + VALIDATION) // 2
+    behind = first + TRAIN // 2
+    return (
+        _alternating(ordered, first, train_size // 2),
+        _alternating(ordered, behind, test_size // 2),
+    )
+
+
+def _alternating(ordered: list[list[str]], start: int, count: int) -> Snippets:
+    pairs = [(ordered[y][i], y) for i in range(start, start + count) for y in (0, 1)]
+    texts, labels = zip(*pairs, strict=True)
+    return Snippets(texts, labels)
+
+
+@cache
+def encoded(train_size: int, test_size: int) -> tuple[Encoded, Encoded]:
+    """`snippets` tokenised, once in a process."""
+    tokenizer = load_tokenizer(model_source(None))
+    first, second = snippets(train_size, test_size)
+    return encode(tokenizer, first), encode(tokenizer, second)
+
+
+def pretrained(seed: int = 0) -> nn.Module:
+    """MiniLM with a new two-class head."""
+    return load_model(model_source(None), seed)
+
+
+@cache
+def shapes() -> Mapping[str, Shape]:
+    """The 36 linear layers of the encoder."""
+    model = pretrained()
+    return find_targets(model, "|".join(n.replace(".", r"\.") for n in encoder_linears(model)))
+
+
+def adapted(model: nn.Module, plan: MaskPlan) -> nn.Module:
+    """The model with a plan's masked adapter on it, and its new head to be trained as well."""
+    config = replace(AdapterConfig.of_plan(plan), lora_alpha=LORA_ALPHA, modules_to_save=(HEAD,))
+    attach(model, plan, config=config)
+    return model
+
+
+def fine_tune(
+    settings: Mapping[str, Any],
+    adapt: Callable[[nn.Module], nn.Module],
+    *,
+    learning_rate: float,
+    measure: Callable[[nn.Module], dict[str, Any]] = lambda model: {},
+) -> dict[str, Any]:
+    """Adapt the pretrained model, train it, and measure it on the test snippets.
+
+    ``settings`` has train, test, epochs and seed; ``adapt`` gives the model to train, of which the
+    trainable parameters include the head's; ``measure`` may add to the result.
+    """
+    train_set, test_set = encoded(settings["train"], settings["test"])
+    model = adapt(pretrained(settings["seed"]))
+    trained = train(
+        model,
+        train_set,
+        Schedule(learning_rate, settings["epochs"], min(BATCH, max(1, settings["train"] // 4))),
+        seed=settings["seed"],
+        name="run",
+        progress=False,
+    )
+    return {
+        "accuracy": accuracy(logits(model, test_set), test_set),
+        "final_loss": trained.final_loss,
+        "trainable_values": trained.trainable_values,
+        **measure(model),
+    }

@@ -1,0 +1,257 @@
+"""derive_sparsity against removing rows one at a time on a copy, and what it promises besides."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
+from expandermask.importance import SparsityResult, accuracy, derive_sparsity, svd_scores
+from expandermask.masks import Scores
+from tests.importance.models import cut, data, mlp, states, unchanged
+
+Metric = Callable[[nn.Module], float]
+
+
+def fitting(model: nn.Module) -> Metric:
+    """Accuracy on labels that the untouched model gets right."""
+    x, _ = data()
+    return accuracy([(x, model(x).argmax(dim=1))])
+
+
+def wavy(model: nn.Module) -> float:
+    """A metric that goes up and down as rows and columns vanish."""
+    zeros = sum(int((p == 0).sum()) for p in model.parameters())
+    return 2.0 + np.sin(zeros / 3.0) * (zeros > 0)
+
+
+def without(model: nn.Module, name: str, axis: str, gone: list[int]) -> nn.Module:
+    """A copy of the model with rows or columns of a module's (d, k) weight at zero."""
+    twin = copy.deepcopy(model)
+    weight = twin[int(name)].weight
+    stored_by_input = name == "2"  # Conv1D
+    with torch.no_grad():
+        for i in gone:
+            if (axis == "rows") != stored_by_input:
+                weight[i] = 0
+            else:
+                weight[:, i] = 0
+    return twin
+
+
+def by_hand(
+    model: nn.Module, name: str, axis: str, scores: np.ndarray, metric: Metric, least: float
+):
+    """Algorithm 1: which numbers of removed rows pass, up to the first that does not."""
+    left, passing = dict(enumerate(scores.tolist())), [True]
+    gone: list[int] = []
+    while left:
+        worst = min(left, key=left.__getitem__)
+        gone.append(worst)
+        del left[worst]
+        passing.append(metric(without(model, name, axis, gone)) >= least)
+    return passing
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 50),
+    threshold=st.sampled_from([0.5, 0.8, 0.9, 1.0]),
+    search=st.sampled_from(["one-by-one", "bisection"]),
+    is_wavy=st.booleans(),
+)
+def test_kept_is_what_removing_by_hand_leaves(
+    seed: int, threshold: float, search: str, is_wavy: bool
+) -> None:
+    model = mlp(seed)
+    metric: Metric = wavy if is_wavy else fitting(model)
+    scores = svd_scores(model)
+    found = derive_sparsity(
+        model, scores, metric, threshold=threshold, search=search, progress=False
+    )
+    assert found.baseline == metric(model)
+    for name, both in found.modules.items():
+        for axis in ("rows", "columns"):
+            result, own = getattr(both, axis), getattr(scores[name], axis)
+            passing = by_hand(model, name, axis, own, metric, threshold * found.baseline)
+            removed = result.size - result.kept
+            assert result.size == len(own)
+            assert passing[removed]
+            assert removed == result.size or not passing[removed + 1]
+            if search == "one-by-one":
+                assert all(passing[:removed])
+                assert result.evaluations == min(removed + 1, result.size)
+            else:
+                assert result.evaluations <= min(12, result.size.bit_length())
+            assert dict(result.curve).get(result.kept, np.inf) >= threshold * found.baseline
+
+
+def test_the_model_is_put_back_to_the_bit_also_after_a_failure() -> None:
+    model = mlp()
+    before = states(model)
+    derive_sparsity(model, svd_scores(model), fitting(model), progress=False)
+    assert unchanged(before, model)
+    calls = 0
+
+    def failing(_: nn.Module) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        derive_sparsity(model, svd_scores(model), failing, progress=False)
+    assert unchanged(before, model)
+
+
+def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    model = mlp()
+    scores, metric, file = svd_scores(model), fitting(model), tmp_path / "sparsity.json"
+    whole = derive_sparsity(model, scores, metric, progress=False)
+    for stop_after in range(1, whole.evaluations, 4):
+        file.unlink(missing_ok=True)
+        calls = 0
+
+        def stopping(model: nn.Module) -> float:
+            nonlocal calls
+            calls += 1
+            if calls > stop_after:  # noqa: B023
+                raise KeyboardInterrupt
+            return metric(model)
+
+        with pytest.raises(KeyboardInterrupt):
+            derive_sparsity(model, scores, stopping, resume=file, progress=False)
+        first, calls = calls, -(10**9)
+        assert derive_sparsity(model, scores, stopping, resume=file, progress=False) == whole
+        again = calls + 10**9
+        longest = max(m.rows.evaluations for m in whole.modules.values())
+        assert first + again <= whole.evaluations + 2 + longest
+    calls = -(10**9)
+    assert derive_sparsity(model, scores, stopping, resume=file, progress=False) == whole
+    assert calls == -(10**9) + 1  # only the untouched model
+
+
+def test_a_file_of_another_question_is_refused(tmp_path: Path) -> None:
+    model, file = mlp(), tmp_path / "sparsity.json"
+    scores, metric = svd_scores(model), fitting(model)
+    derive_sparsity(model, scores, metric, resume=file, progress=False)
+    kept = file.read_bytes()
+    for change in ({"threshold": 0.8}, {"search": "one-by-one"}):
+        with pytest.raises(InvalidInputError, match="another search, threshold or scores"):
+            derive_sparsity(model, scores, metric, resume=file, progress=False, **change)
+    with pytest.raises(InvalidInputError, match="another search, threshold or scores"):
+        derive_sparsity(model, {"0": scores["0"]}, metric, resume=file, progress=False)
+    with pytest.raises(InvalidInputError, match="another model or metric"):
+        derive_sparsity(model, scores, lambda _: 0.5, resume=file, progress=False)
+    assert file.read_bytes() == kept
+    file.write_bytes(kept[:-20])
+    with pytest.raises(FileFormatError):
+        derive_sparsity(model, scores, metric, resume=file, progress=False)
+
+
+def test_results_go_through_files(tmp_path: Path) -> None:
+    model = mlp()
+    found = derive_sparsity(model, svd_scores(model), fitting(model), progress=False)
+    found.save(tmp_path / "found.json")
+    assert SparsityResult.load(tmp_path / "found.json") == found
+    assert found.densities["0"].rows == found.modules["0"].rows.kept / 9
+    assert f"{found.evaluations} (bisection)" in str(found)
+    for text in ("{}", found.to_json().replace('"kept": ', '"kept": 9'), found.to_json()[:-9]):
+        with pytest.raises(FileFormatError):
+            SparsityResult.from_json(text)
+
+
+def test_a_module_nothing_is_needed_of_is_told(tmp_path: Path) -> None:
+    model = mlp()
+    found = derive_sparsity(model, svd_scores(model), lambda _: 1.0, progress=False)
+    assert found.nothing_kept == ("0", "2", "4")
+    assert found.densities == {}
+    assert all(m.rows.kept == 0 for m in found.modules.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"metric": lambda _: float("nan")},
+            InvalidInputError,
+            "metric of the untouched model is nan",
+        ),
+        ({"metric": lambda _: "good"}, InvalidInputError, "is no number: 'good'"),
+        ({"metric": lambda _: 0.0}, InvalidInputError, "train the head first, or shift"),
+        ({"metric": lambda _: -0.3}, InvalidInputError, "makes sense only if it is positive"),
+        ({"threshold": 0}, InvalidInputError, r"threshold must lie in \(0, 1\], got 0"),
+        ({"threshold": 1.1}, InvalidInputError, "threshold must lie"),
+        ({"search": "fast"}, InvalidInputError, "search must be one of"),
+        ({"scores": {}}, InvalidInputError, "at least one module"),
+        ({"scores": {"9": Scores(np.ones(9), np.ones(6))}}, InvalidInputError, "no module"),
+        (
+            {"scores": {"1": Scores(np.ones(9), np.ones(6))}},
+            (InvalidInputError, AdapterError),
+            "no linear module",
+        ),
+        ({"scores": {"0": Scores(np.ones(6), np.ones(9))}}, InvalidInputError, r"\(9, 6\)"),
+        (
+            {"scores": {"0": Scores(np.zeros(9), np.ones(6))}},
+            InvalidInputError,
+            "rows of '0' are all zero",
+        ),
+    ],
+)
+def test_bad_input(changes: dict[str, object], error: object, message: str) -> None:
+    model = mlp()
+    asked = {"scores": svd_scores(model), "metric": fitting(model)} | changes
+    with pytest.raises(error, match=message):  # type: ignore[call-overload]
+        derive_sparsity(model, asked.pop("scores"), asked.pop("metric"), progress=False, **asked)
+
+
+def test_a_metric_that_turns_nan_names_the_place_and_puts_the_model_back() -> None:
+    model = mlp()
+    before, values = states(model), iter([1.0, float("nan")])
+    with pytest.raises(InvalidInputError, match="without 5 of the rows of '0' is nan"):
+        derive_sparsity(model, svd_scores(model), lambda _: next(values), progress=False)
+    assert unchanged(before, model)
+
+
+def test_a_tie_passes_whatever_rounding_says() -> None:
+    assert 0.9 * (20 / 25) > 18 / 25
+    model, calls = mlp(), 0
+
+    def metric(_: nn.Module) -> float:
+        nonlocal calls
+        calls += 1
+        return (20 if calls == 1 else 18) / 25
+
+    found = derive_sparsity(model, svd_scores(model, ["0"]), metric, progress=False)
+    assert found.nothing_kept == ("0",)
+
+
+def test_a_training_model_is_refused() -> None:
+    model = mlp()
+    scores, metric = svd_scores(model), fitting(model)
+    with pytest.raises(InvalidInputError, match=r"derive_sparsity needs.*model\.eval"):
+        derive_sparsity(model.train(), scores, metric, progress=False)
+    with pytest.raises(InvalidInputError, match="accuracy needs"):
+        metric(model)
+    with pytest.raises(InvalidInputError, match="batches is empty"):
+        accuracy(iter([]))
+    x, y = data()
+    with pytest.raises(InvalidInputError, match=r"labels must lie in \[0, 3\)"):
+        accuracy([(x, y + 2)])(model.eval())
+
+
+def test_accuracy_counts_rows_over_batches_of_any_size() -> None:
+    model = mlp()
+    x, y = data()
+    right = float((model(x).argmax(1) == y).double().mean())
+    for cuts in ([24], [1, 23], [5, 5, 14]):
+        assert accuracy(cut((x, y), cuts))(model) == pytest.approx(right, abs=1e-12)
