@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,16 +87,28 @@ def batches(data: Encoded, size: int, rng: np.random.Generator) -> list[list[int
 
 
 def train(
-    model: nn.Module, data: Encoded, schedule: Schedule, *, seed: int, name: str, progress: bool
+    model: nn.Module,
+    data: Encoded,
+    schedule: Schedule,
+    *,
+    seed: int,
+    name: str,
+    progress: bool,
+    optimizer: torch.optim.Optimizer | None = None,
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> Trained:
     """Train the parameters of ``model`` that require gradients; the rest stay as they are.
 
     ``seed`` fixes the batches and the dropout, so arms trained with one seed see the same ones.
+    Another ``optimizer`` keeps the proportions of its groups' learning rates. ``after_step`` is
+    called with the step's number, counted from 0, while the gradients are still there.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=schedule.learning_rate, weight_decay=0.0, fused=True
-    )
+    if optimizer is None:
+        optimizer = torch.optim.AdamW(
+            parameters, lr=schedule.learning_rate, weight_decay=0.0, fused=True
+        )
+    rates = [group["lr"] for group in optimizer.param_groups]
     rng = np.random.default_rng(seed)
     plan = [b for _ in range(schedule.epochs) for b in batches(data, schedule.batch_size, rng)]
     torch.manual_seed(seed)
@@ -106,12 +118,13 @@ def train(
     started = time.perf_counter()
     with tqdm(plan, desc=name, unit="step", disable=not progress) as bar:
         for step, rows in enumerate(bar):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * schedule.factor(step, len(plan))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule.factor(step, len(plan))
             output: Any = model(**data.batch(rows), labels=data.labels[rows])
             output.loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
+            after_step(step)
             gradient_bytes = sum(p.grad.nbytes for p in parameters if p.grad is not None)
             optimizer.zero_grad(set_to_none=True)
             losses.append(output.loss.item())

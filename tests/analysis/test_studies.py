@@ -1,0 +1,74 @@
+"""Every study runs in its smoke mode, and its record and picture are what they should be."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import matplotlib as mpl
+import pytest
+import torch
+
+mpl.use("agg")
+
+import analysis
+from analysis import _sparsity
+from analysis._study import RESULTS, Study
+
+FOLDER = Path(analysis.__file__).parent
+NAMES = sorted(p.stem for p in FOLDER.glob("[a-z]*.py"))
+SCHEMA = json.loads((FOLDER / "schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(_sparsity, "KEPT", tmp_path / "sparsity")
+    yield
+    torch.set_num_threads(threads)
+
+
+def study(name: str) -> Study:
+    found: Study = import_module(f"analysis.{name}").STUDY
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke(name: str, tmp_path: Path) -> None:
+    own = study(name)
+    assert own.name == name
+    record = own.record("smoke", place=tmp_path)
+    jsonschema.validate(record, SCHEMA)
+    assert json.loads((tmp_path / f"{name}.json").read_text()) == record
+    assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+    assert record["num_runs"] == len(own.runs("smoke"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_are_distinct_and_ready_for_json(name: str) -> None:
+    for mode in ("smoke", "quick", "full"):
+        settings = [json.dumps(s, sort_keys=True) for s in study(name).runs(mode)]
+        assert len(set(settings)) == len(settings) > 0
+        assert [json.loads(s) for s in settings] == study(name).runs(mode)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.stem)
+def test_committed_records_are_full_and_of_todays_runs(path: Path) -> None:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(record, SCHEMA)
+    own = study(path.stem)
+    assert record["mode"] == "full"
+    assert [run["settings"] for run in record["runs"]] == own.runs("full")
+    assert json.loads(json.dumps(own.summarise(record["runs"]))) == record["summary"]
+    assert path.with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize("name", ["equal_sparsity", "partial_sources"])
+def test_a_run_again_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
+    own = study(name)
+    first = own.record("smoke", place=tmp_path / "first")
+    second = own.record("smoke", place=tmp_path / "second")
+    assert [r["result"] for r in first["runs"]] == [r["result"] for r in second["runs"]]
