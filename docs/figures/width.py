@@ -20,6 +20,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 EPS = (0.1, 0.03, 0.01, 0.003, 0.001)
 DENSITIES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 0.95, 1.0)
 TRIALS, SHARE = 200, 0.9
+NET_EPS = 0.03
 
 
 def subset_sums(values: np.ndarray) -> np.ndarray:
@@ -69,10 +70,44 @@ def measured() -> dict[float, list[int]]:
     return widths
 
 
+def net_error(p: float, n: int, rng: np.random.Generator) -> float:
+    """The largest error over the square [-1, 1]^2 of a masked net of 2, 3 and 1 neurons.
+
+    Each of the target's nine weights is made of the best subset of its own n masked candidates: a
+    net n times as wide in the layer that is put between, as the theorem's proof builds it.
+    """
+    first, second = rng.uniform(-1, 1, (3, 2)), rng.uniform(-1, 1, (1, 3))
+
+    def near(weights: np.ndarray) -> np.ndarray:
+        found = np.empty_like(weights)
+        for place, target in np.ndenumerate(weights):
+            left = rng.uniform(-1, 1, rng.binomial(n, p))[:26]
+            error = best_error(target, left)
+            found[place] = target + error * rng.choice((-1, 1))
+        return found
+
+    grid = np.stack(np.meshgrid(*2 * [np.linspace(-1, 1, 21)]), axis=-1).reshape(-1, 2)
+    own, other = (
+        np.maximum(grid @ a.T, 0) @ b.T for a, b in ((first, second), (near(first), near(second)))
+    )
+    return float(np.abs(own - other).max())
+
+
+def net_shares() -> dict[float, tuple[list[int], list[float]]]:
+    """For some densities, widths and the share of nets that come within 0.03 of their target."""
+    shares = {}
+    for i, p in enumerate((0.2, 0.5, 0.95)):
+        rng = np.random.default_rng(100 + i)
+        widths = [round(k / p) for k in range(1, 19)]
+        near = [np.mean([net_error(p, n, rng) <= NET_EPS for _ in range(60)]) for n in widths]
+        shares[p] = widths, list(map(float, near))
+    return shares
+
+
 def main() -> None:
-    """Draw width against error, and what the theorem's factor leaves of the dependence on p."""
+    """Draw width against error, what the theorem's factor leaves of p's part, and small nets."""
     widths = measured()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, (left, right, nets) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     for color, p in zip(COLORS, (0.1, 0.2, 0.35, 0.5, 1.0), strict=True):
         left.plot([1 / e for e in EPS], widths[p], "o-", ms=4, color=color, label=f"p = {p:g}")
     left.set_xscale("log")
@@ -94,6 +129,12 @@ def main() -> None:
     right.set_ylim(bottom=0)
     right.set_title("A constant is what a true law would leave", loc="left")
     right.legend(frameon=False, fontsize="small")
+    for color, (p, (n, share)) in zip(COLORS, net_shares().items(), strict=False):
+        nets.plot([p * w for w in n], share, "o-", ms=3, color=color, label=f"p = {p:g}")
+    nets.set_xlabel("p times the width for each target weight")
+    nets.set_ylabel(f"share of nets within {NET_EPS:g} of their target")
+    nets.set_title("Whole nets of 2, 3 and 1 neurons", loc="left")
+    nets.legend(frameon=False, fontsize="small")
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=110, metadata={"Software": None})
     for p, row in widths.items():
         print(p, dict(zip(EPS, row, strict=True)))
