@@ -13,6 +13,7 @@ from expandermask.adapters.attachment import (
     is_attached,
     masked_layers,
     set_module,
+    swap_module,
 )
 from expandermask.errors import AdapterError, InvalidInputError
 
@@ -115,7 +116,7 @@ def delete_adapter(model: nn.Module, name: str) -> None:
         if not layer.adapters:
             set_module(model, place, layer.base)
     for place in [p for p in attached.originals if not any(p in a.heads for a in left.values())]:
-        set_module(model, place, attached.originals.pop(place))
+        swap_module(model, place, attached.originals.pop(place))
 
 
 def apply_active(model: nn.Module) -> None:
@@ -123,27 +124,12 @@ def apply_active(model: nn.Module) -> None:
     attached = attachment(model)
     for layer in masked_layers(model).values():
         layer.active = tuple(name for name in attached.active if name in layer.adapters)
-        for name, adapter in layer.adapters.items():
-            adapter.requires_grad_(name in layer.active)
+        for name in layer.adapters:
+            layer.adapter(name).let_train(name in layer.active)
     for place, original in attached.originals.items():
         heads = [attached.adapters[n].heads.get(place) for n in attached.active]
         head = next((head for head in heads if head is not None), original)
-        present = model.get_submodule(place)
-        if head is not present:
-            _follow(head, present)
-            set_module(model, place, head)
-
-
-def _follow(module: nn.Module, present: nn.Module) -> None:
-    """Bring a module that was out of the model to the device and mode of the one it replaces."""
-    module.train(present.training)
-    both = zip(
-        [*module.parameters(), *module.buffers()],
-        [*present.parameters(), *present.buffers()],
-        strict=True,
-    )
-    for own, other in both:
-        own.data = own.data.to(other.device)
+        swap_module(model, place, head)
 
 
 def _require_compatible(attached: Attachment, names: tuple[str, ...]) -> None:

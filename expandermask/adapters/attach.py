@@ -19,6 +19,7 @@ from expandermask.adapters.attachment import (
     masked_layers,
     record,
     set_module,
+    swap_module,
 )
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.fit import bare_module, check_fit
@@ -140,7 +141,7 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
         set_module(model, place, layer.base)
     if not keep_merged:
         for place, module in attached.originals.items():
-            set_module(model, place, module)
+            swap_module(model, place, module)
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(attached.requires_grad.get(key, parameter.requires_grad))
     allow_packing(model, attached.packing)

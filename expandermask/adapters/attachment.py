@@ -111,3 +111,23 @@ def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put ``module`` in the place called ``name``."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
+
+
+def swap_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module that was out of the model in the place called ``name``.
+
+    It follows the one there to where that has gone meanwhile: its device and dtype, and whether it
+    is training.
+    """
+    present = model.get_submodule(name)
+    if module is present:
+        return
+    module.train(present.training)
+    both = zip(
+        [*module.parameters(), *module.buffers()],
+        [*present.parameters(), *present.buffers()],
+        strict=True,
+    )
+    for own, other in both:
+        own.data = own.data.to(other.device, other.dtype)
+    set_module(model, name, module)

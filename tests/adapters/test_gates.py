@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from expandermask import MaskPlan
-from expandermask.adapters import attach, load_adapter, merge, save_adapter, unmerge
+from expandermask.adapters import (
+    AdapterConfig,
+    attach,
+    load_adapter,
+    merge,
+    save_adapter,
+    set_adapters,
+    unmerge,
+)
 from expandermask.errors import AdapterError
 from tests.adapters.models import attached, mlp, randomise, same, state
 from tests.adapters.pairs import the_adapter
@@ -141,3 +149,32 @@ def test_a_gate_may_have_any_shape_of_its_elements() -> None:
         outputs.append(model(x))
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
+
+
+def test_switching_gives_gates_the_flags_they_had() -> None:
+    model = mlp()
+    attached(model)
+    attach(model, AdapterConfig(r=16), name="other", rng=1)
+    own, other = (model[0].adapter(name) for name in ("default", "other"))
+    own.set_rank_gate(nn.Parameter(torch.ones(16), requires_grad=False))
+    own.set_module_gate(nn.Parameter(torch.ones(())))
+    other.set_rank_gate(nn.Parameter(torch.ones(16)))
+    assert not other.rank_gate.requires_grad  # it is not active
+    set_adapters(model, "other")
+    assert [g.requires_grad for g in (own.rank_gate, own.module_gate)] == [False, False]
+    assert other.rank_gate.requires_grad
+    for _ in range(2):
+        set_adapters(model, "default")
+    assert [g.requires_grad for g in (own.rank_gate, own.module_gate)] == [False, True]
+    assert not other.rank_gate.requires_grad
+
+
+def test_a_gate_put_on_frozen_values_leaves_them_frozen() -> None:
+    model = mlp()
+    attached(model)
+    adapter = the_adapter(model[0])
+    model.requires_grad_(False)
+    adapter.set_rank_gate(nn.Parameter(torch.ones(16)))
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == [
+        "0.adapters.default.rank_gate"
+    ]

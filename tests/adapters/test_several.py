@@ -114,6 +114,19 @@ def test_each_adapter_has_its_own_head() -> None:
         assert torch.equal(model.classifier.weight, original)
 
 
+def test_heads_out_of_the_model_follow_its_dtype_and_mode() -> None:
+    model = two(NEWS, AdapterConfig(r=8, target_modules=["query"], modules_to_save=["classifier"]))
+    model.to(torch.bfloat16).train()
+    for name in ("films", "news"):
+        set_adapters(model, name)
+        assert model.classifier.weight.dtype == torch.bfloat16
+        assert model.classifier.training
+        model(torch.ones(2, 5, dtype=torch.long)).logits.sum().backward()
+    detach(model)
+    assert model.classifier.weight.dtype == torch.bfloat16
+    assert model.classifier.training
+
+
 @pytest.mark.parametrize("merged", [False, True])
 def test_within_the_disabled_block_the_model_is_the_base_to_the_bit(merged: bool) -> None:
     model, base = two(), logits(bert())

@@ -79,6 +79,27 @@ class MaskedAdapter(nn.Module):
             self.register_buffer(f"index_{side}", index.to(device), persistent=False)
         self.register_parameter("rank_gate", None)
         self.register_parameter("module_gate", None)
+        self._trains = True
+        self._gate_flags: dict[str, bool] = {}
+
+    def let_train(self, trains: bool) -> None:
+        """Unfreeze the values, or freeze them and the gates.
+
+        A gate's own ``requires_grad`` is the choice of whoever put it there: it comes back as it
+        was.
+        """
+        self._trains = trains
+        for values in (self.values_a, self.values_b):
+            values.requires_grad_(trains)
+        for slot in ("rank_gate", "module_gate"):
+            gate = getattr(self, slot)
+            if not isinstance(gate, nn.Parameter):
+                continue
+            if trains:
+                gate.requires_grad_(self._gate_flags.pop(slot, gate.requires_grad))
+            elif slot not in self._gate_flags:
+                self._gate_flags[slot] = gate.requires_grad
+                gate.requires_grad_(False)
 
     def set_rank_gate(self, gate: Gate) -> None:
         """Put ``gate``, of r elements, in the slot for g; None empties it.
@@ -96,10 +117,13 @@ class MaskedAdapter(nn.Module):
         if gate is not None and gate.numel() != size:
             raise AdapterError(f"{slot} must have {size} elements, got shape {tuple(gate.shape)}")
         delattr(self, slot)
+        self._gate_flags.pop(slot, None)
         if gate is None:
             self.register_parameter(slot, None)
         else:
             setattr(self, slot, gate)
+            if not self._trains:
+                self.let_train(False)
 
     def gated_b(self) -> Tensor:
         """The values of B with both gates multiplied in; the parameter itself if there are none.

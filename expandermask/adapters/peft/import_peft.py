@@ -16,8 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.attach import attach, require_free
-from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers, saved_tensors
+from expandermask.adapters.activate import delete_adapter
+from expandermask.adapters.attach import attach, detach, require_free
+from expandermask.adapters.attachment import (
+    NamedAdapter,
+    attachment,
+    is_attached,
+    masked_layers,
+    saved_tensors,
+)
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.fit import bare_module, check_fit
 from expandermask.adapters.layers.adapter import value_dtype
@@ -90,8 +97,13 @@ def import_peft(
     saved = check_fit(model, plan, config)
     _require_others(model, stored, NamedAdapter(plan, config, _heads(model, saved)))
     _require_exact(model, stored)
+    undo = detach if not is_attached(model) else lambda m: delete_adapter(m, name)
     attach(model, plan, config=config, name=name)
-    _copy(model, stored, name)
+    try:
+        _copy(model, stored, name)
+    except BaseException:  # the device is out of memory, or the user out of patience
+        undo(model)
+        raise
     return plan
 
 

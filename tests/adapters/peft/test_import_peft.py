@@ -27,6 +27,7 @@ from expandermask.adapters import (
     save_adapter,
     set_adapters,
 )
+from expandermask.adapters.attachment import is_attached
 from expandermask.adapters.attachment import masked_layers as layers
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, tokens
@@ -240,6 +241,29 @@ def test_an_imported_adapter_goes_beside_others_under_its_name(tmp_path: Path) -
     assert list(adapter_names(model)) == ["default", "theirs"]
     with pytest.raises(AdapterError, match="already has an adapter 'theirs'"):
         import_peft(model, tmp_path, name="theirs")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_import_that_fails_half_way_is_taken_back(
+    beside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock(mlp, tmp_path)
+    model = mlp()
+    if beside:
+        attached(model)
+    before = dict(model.state_dict())
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("expandermask.adapters.peft.import_peft.gather_values", fail)
+    with pytest.raises(MemoryError):
+        import_peft(model, tmp_path, name="lora")
+    assert same(model.state_dict(), before)
+    if beside:
+        assert adapter_names(model) == ("default",)
+    else:
+        assert not is_attached(model)
 
 
 def test_a_dense_import_trains_as_the_lora_it_was(tmp_path: Path) -> None:
