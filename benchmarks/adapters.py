@@ -7,25 +7,24 @@ adapters of rank 64 and 8 (left_degree 2) on all linear layers of the encoder; 1
 tokens; float32 on the CPU. One step is zero_grad, forward, backward and fused AdamW. The arms
 (`_adapter_arms.py`) take turns within each round; every turn runs the step twice and counts the
 second, so that no arm pays for memory that the one before it gave back to the system. By default
-process CPU time on one thread; with --wall, wall time on two. Figures are medians of
-round-by-round ratios:
+process CPU time on one thread; with --wall, wall time on two.
 
-- step: to lora's;
-- overhead: (arm - floor) / (lora - floor), what the adapters themselves cost; a ratio of small
-  differences, in which a noisy machine shows first.
+- step: the median of the round-by-round ratios to lora's;
+- overhead: (arm - floor) / (lora - floor), what the adapters themselves cost, from these medians; a
+  ratio of small differences, in which a noisy machine shows first.
 
 Beside the time, for every arm: trainable, gradient and optimizer elements, bytes of buffers, bytes
 saved for backward (each storage once, parameters left out), and the peak memory of a process that
-runs a few steps and nothing else. Then files, merging and loading. Writes results/adapters.json, or
-adapters_wall.json.
+runs a few steps and nothing else. Then files, merging and loading, always in wall time. Writes
+results/adapters.json, or adapters_wall.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -101,22 +100,16 @@ def timed(size: str, r: int, rounds: int, wall: bool) -> dict[str, dict[str, Any
 
             runs[arm] = run
         seconds = interleaved(runs, rounds, timer.read)
+    ratio = {arm: median_ratio(seconds[arm], seconds["lora"]) for arm in ARMS}
     return {
         arm: {
             "seconds": spread(seconds[arm]),
-            "step": median_ratio(seconds[arm], seconds["lora"]),
-            "overhead": _overhead(seconds, arm),
+            "step": ratio[arm],
+            "overhead": (ratio[arm] - ratio["floor"]) / (1 - ratio["floor"]),
             **stored(arm, *state[arm]),
         }
         for arm in ARMS
     }
-
-
-def _overhead(seconds: dict[str, list[float]], arm: str) -> float:
-    floor, lora = seconds["floor"], seconds["lora"]
-    return statistics.median(
-        (x - f) / (peft - f) for x, f, peft in zip(seconds[arm], floor, lora, strict=True)
-    )
 
 
 # -- space ---------------------------------------------------------------------------------------
@@ -148,7 +141,7 @@ def saved_bytes(arm: str, model: nn.Module) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # as it is, an output would hold its own node, and never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = model(**batch()).loss  # held, or the storages would be used again
@@ -195,7 +188,7 @@ def seven_billion() -> nn.Module:
     return model
 
 
-def files_and_merging(clock: Callable[[], float]) -> dict[str, Any]:
+def files_and_merging() -> dict[str, Any]:
     """Bytes of a 7B adapter's folder; seconds to merge, unmerge, save and load a 12x768 one."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
@@ -219,16 +212,16 @@ def files_and_merging(clock: Callable[[], float]) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {name: [] for name in (*verbs, "load onto the base")}
         for _ in range(5):
             for name, verb in verbs.items():
-                seconds[name].append(_clocked(verb, clock))
+                seconds[name].append(_wall(verb))
             base = bert("12x768")
-            seconds["load onto the base"].append(_clocked(lambda: load_adapter(base, place), clock))  # noqa: B023
+            seconds["load onto the base"].append(_wall(lambda: load_adapter(base, place)))  # noqa: B023
     return found | {f"{name}, s": spread(values) for name, values in seconds.items()}
 
 
-def _clocked(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    start = clock()
+def _wall(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
     run()
-    return clock() - start
+    return time.perf_counter() - start
 
 
 # -- the whole -----------------------------------------------------------------------------------
@@ -287,14 +280,15 @@ def main() -> None:
     cases: dict[str, Any] = {}
     if options.case and before.exists():
         cases = json.loads(before.read_text(encoding="utf-8"))["cases"]
-    rest = files_and_merging(time.perf_counter if options.wall else time.process_time)
+    rest = files_and_merging()
     print(json.dumps(rest, indent=1))
     chosen = CASES[:2] if options.quick else CASES
     if options.case:
         chosen = [(options.case[0], int(options.case[1]))]
     for size, r in chosen:
-        rounds = 3 if size != "6x384" else 5 if options.quick else 7
+        rounds = 5 if size != "6x384" else 5 if options.quick else 7
         arms = timed(size, r, rounds, options.wall)
+        gc.collect()  # the models of six arms, before the peaks of their own processes
         for arm in arms:
             arms[arm]["peak_bytes"] = peak_bytes(arm, size, r)
         show(arms)

@@ -36,7 +36,6 @@ def bars(ax: Axes, cases: dict[str, dict[str, float]], title: str, unit: str) ->
 def main() -> None:
     """Draw both panels into adapters.png beside this script."""
     cases = json.loads(RECORD.read_text(encoding="utf-8"))["cases"]
-    overhead = {}  # of the medians of the ratios to lora, which are steadier than its own median
     for name, case in cases.items():
         floor = case["floor"]["step"]
         overhead[name] = {arm: (case[arm]["step"] - floor) / (1 - floor) for arm in ARMS}
