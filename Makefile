@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo demo-quick test test-slow check format lint types docs figures bench reliability clean
+.PHONY: help demo demo-quick test test-slow check format lint types docs figures bench studies reliability clean
 
 help:
 	@echo "make demo        fine-tune a real transformer under certified masks, write demo/"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow   the tests that take minutes"
 	@echo "make check       format, lint, types, docs, and the test suite"
 	@echo "make bench       the benchmarks, each writing benchmarks/results/NAME.json"
+	@echo "make studies     the papers' tables and figures, hours in all (one: python -m analysis.NAME --quick)"
 	@echo "make reliability a million graphs against exact arithmetic, traps, a fuzzed checker, platforms, files"
 
 $(READY): pyproject.toml constraints.txt demo-packages.txt
@@ -62,6 +63,10 @@ bench: $(READY)
 	for script in masks constructions spectral_report diagnostics cheeger_intervals adapters demo_accuracy; do \
 	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
+
+# Each goes on where it was stopped.
+studies: $(READY)
+	for script in analysis/[a-z]*.py; do $(BIN)/python -m analysis.$$(basename $$script .py) || exit 1; done
 
 # Minutes each, but for `mutation`, which takes hours and is run by hand (see reliability/README.md).
 reliability: $(READY)
