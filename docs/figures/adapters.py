@@ -36,9 +36,7 @@ def bars(ax: Axes, cases: dict[str, dict[str, float]], title: str, unit: str) ->
 def main() -> None:
     """Draw both panels into adapters.png beside this script."""
     cases = json.loads(RECORD.read_text(encoding="utf-8"))["cases"]
-    for name, case in cases.items():
-        floor = case["floor"]["step"]
-        overhead[name] = {arm: (case[arm]["step"] - floor) / (1 - floor) for arm in ARMS}
+    overhead = {name: {arm: case[arm]["overhead"] for arm in ARMS} for name, case in cases.items()}
     state = {
         name: {
             arm: 4 * sum(case[arm][k] for k in ("trainable", "gradient", "optimizer")) / MIB
