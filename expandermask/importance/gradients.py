@@ -42,7 +42,7 @@ def snip_scores(
     modules_per_pass: int = 1,
     progress: bool = False,
 ) -> dict[str, Scores]:
-    """The summed |dL/dW| of every row and column of every target module's weight.
+    """The summed ``|dL/dW|`` of every row and column of every target module's weight.
 
     L is the mean loss over all rows of all batches, so cutting them differently changes nothing.
 
@@ -112,7 +112,7 @@ def imp_scores(
     modules_per_pass: int = 1,
     progress: bool = False,
 ) -> dict[str, Scores]:
-    """The summed |W * dL/dW| of every row and column; all else as for `snip_scores`."""
+    """The summed ``|W * dL/dW|`` of every row and column; all else as for `snip_scores`."""
     return _gradient_scores(
         lambda weight, gradient: (weight * gradient).abs(),
         "IMP",

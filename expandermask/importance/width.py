@@ -34,9 +34,9 @@ class LayerSize:
     width: int
     """n_T,l, its neurons."""
     norm: float
-    """The largest sum of |weights| of a neuron, ||W_l||_inf."""
+    """The largest sum of absolute weights of a neuron, its row-sum norm."""
     input_norm: float
-    """B_(l-1), the largest sum of |features| that goes in."""
+    """B_(l-1), the largest sum of absolute features that goes in."""
     parameters: int
     """Its nonzero weights."""
 
