@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -57,6 +58,30 @@ def document_body(data: object, kind: str, version: int) -> dict[str, Any]:
             + ("; upgrade expandermask" if type(found) is int and found > version else "")
         )
     return {name: data[name] for name in data if name not in ("format", "format_version")}
+
+
+def seal(document: Mapping[str, Any]) -> str:
+    """SHA-256 of all fields but the seal, as compact JSON with sorted keys.
+
+    It catches damage and careless edits; it is no signature, since anyone can compute it.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_sealed(kind: str, version: int, body: Mapping[str, Any]) -> str:
+    """`write_document` with a `seal` of all of it."""
+    document = {"format": kind, "format_version": version, **body}
+    return write_document(kind, version, {**body, "seal": seal(document)})
+
+
+def read_sealed(text: str | bytes, kind: str, version: int) -> dict[str, Any]:
+    """Read `write_sealed` back, without the seal; `FileFormatError` if that does not fit."""
+    body = read_document(text, kind, version)
+    found = body.pop("seal", None)
+    if found != seal({"format": kind, "format_version": version, **body}):
+        raise FileFormatError(f"{kind}: its fields were altered, the seal does not fit")
+    return body
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -3,13 +3,13 @@
     python reliability/files_fuzz.py [--times M] [--jobs N]
 
 Every mutant goes to one reader: the reader of adapter files, `load_adapter` on a model, the parser
-of safetensors headers, and the readers of plans, masks and certificates. A reader may raise the
-library's own errors and nothing else. If it takes a mutant, then it must say what the original
-says; the header's parser, which has no original, what the stock reader says. Where the seal was
-made anew, as anyone can, that leaves out what a forger is free to choose, such as lora_alpha, but
-never masks or tensors. A model must be the same after a refusal. Last, the memory that reading
-takes, in a process of its own, beside the size of the file. Writes results/files_fuzz.json; exits
-with 1 if anything is otherwise.
+of safetensors headers, the readers of plans, masks, certificates and sparsity results. A reader may
+raise the library's own errors and nothing else. If it takes a mutant, then it must say what the
+original says; the header's parser, which has no original, what the stock reader says. Where the
+seal was made anew, as anyone can, that leaves out what a forger is free to choose, such as
+lora_alpha, but never masks or tensors. A model must be the same after a refusal. Last, the memory
+that reading takes, in a process of its own, beside the size of the file. Writes
+results/files_fuzz.json; exits with 1 if anything is otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ import expandermask as xm
 from expandermask.adapters import load_adapter, save_adapter
 from expandermask.adapters.files.stored import read_adapter
 from expandermask.errors import ExpanderMaskError
-from expandermask.masks import load_mask, save_mask
+from expandermask.importance import AxisSparsity, ModuleSparsity, SparsityResult
+from expandermask.masks import bernoulli, load_mask, row_column, save_mask
 from expandermask.safetensors_header import parse_whole_header
 
 CHUNK = 5000
@@ -48,6 +49,7 @@ COUNTS = {
     "load_adapter": 30_000,
     "header": 150_000,
     "plan": 100_000,
+    "sparsity": 30_000,
     "certificate": 80_000,
     "mask": 60_000,
 }
@@ -153,15 +155,31 @@ def header(random: Random) -> Outcome:
 
 
 @cache
-def documents() -> tuple[str, str, str, str]:
-    """JSON of a plan, a certificate, a mask with a recipe and one with neighbours."""
-    plan = xm.MaskPlan.for_shapes({"first": (4, 8), "second": (8, 4)}, r=4, rng=0)
+def plans() -> tuple[str, str]:
+    """JSON of a plan of certified masks, and of one with masks of every other kind."""
+    certified = xm.MaskPlan.for_shapes({"first": (4, 8), "second": (8, 4)}, r=4, rng=0)
+    entries = bernoulli(8, 4, 0.5, rng=1)
+    mixed = {"first": (entries, row_column(4, 4, 0.5, rng=2)), "second": (entries.mask(), entries)}
+    return certified.to_json(), xm.MaskPlan.from_masks(mixed, rng=0).to_json()
+
+
+@cache
+def sparsity_result() -> str:
+    """JSON of what Algorithm 1 found."""
+    rows = AxisSparsity(8, 3, ((4, 0.9), (2, 0.25), (3, 0.75)))
+    modules = {"first": ModuleSparsity(rows, AxisSparsity(4, 0, ((2, 0.8), (0, 0.9))))}
+    return SparsityResult(0.8, 0.9, "bisection", modules).to_json()
+
+
+@cache
+def documents() -> tuple[str, str, str]:
+    """JSON of a certificate, a mask with a recipe and one with neighbours."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mask.json"
         save_mask(path, xm.graphs.random_biregular(8, 4, 2, rng=0))
         drawn = path.read_text()
         save_mask(path, xm.BiregularGraph([[0, 1], [1, 2], [0, 2]], 3))
-        return plan.to_json(), xm.certify(xm.graphs.heawood()).to_json(), drawn, path.read_text()
+        return xm.certify(xm.graphs.heawood()).to_json(), drawn, path.read_text()
 
 
 def mutant_text(text: str, random: Random) -> tuple[str, bytes]:
@@ -180,16 +198,23 @@ def mutant_text(text: str, random: Random) -> tuple[str, bytes]:
 
 def plan(random: Random) -> Outcome:
     """A mutant plan."""
-    text = documents()[0]
+    text = random.choice(plans())
     kind, data = mutant_text(text, random)
     return kind, judged(lambda: xm.MaskPlan.from_json(data).to_json(), text)
 
 
 def certificate(random: Random) -> Outcome:
     """A mutant certificate."""
-    text = documents()[1]
+    text = documents()[0]
     kind, data = mutant_text(text, random)
     return kind, judged(lambda: xm.Certificate.from_json(data).to_json(), text)
+
+
+def sparsity(random: Random) -> Outcome:
+    """A mutant result of Algorithm 1."""
+    text = sparsity_result()
+    kind, data = mutant_text(text, random)
+    return kind, judged(lambda: SparsityResult.from_json(data).to_json(), text)
 
 
 @cache
@@ -209,7 +234,7 @@ def mask(random: Random) -> Outcome:
     if form in dense:
         kind, data, path = "bytes", bytes_changed(dense[form], random), place() / f"x{form}"
     else:
-        text = documents()[2 if form == "recipe" else 3]
+        text = documents()[1 if form == "recipe" else 2]
         kind, data = mutant_text(text, random)
         path = place() / "x.json"
         graph = graph if form == "recipe" else xm.BiregularGraph([[0, 1], [1, 2], [0, 2]], 3)
@@ -224,6 +249,7 @@ READERS: dict[str, Callable[[Random], Outcome]] = {
     "load_adapter": onto_a_model,
     "header": header,
     "plan": plan,
+    "sparsity": sparsity,
     "certificate": certificate,
     "mask": mask,
 }

@@ -24,8 +24,8 @@ from _masks import draw
 from tqdm import tqdm
 
 import expandermask as xm
-from expandermask.certificates.certificate import seal
 from expandermask.certificates.recheck import recheck
+from expandermask.files import seal
 from tests import cases
 
 CERTIFICATES, CHUNK, CHANGES = 1000, 20, 12

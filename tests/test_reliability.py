@@ -56,7 +56,7 @@ def test_traps(tmp_path):
 
 def test_files_fuzz(tmp_path):
     found = record(tmp_path, "files_fuzz", "--times", "0.002", "--jobs", "1", "--no-memory")
-    assert found["mutants"] == 2040
+    assert found["mutants"] == 2100
     assert found["faults"] == 0
     outcomes = found["outcomes"]
     assert all(outcomes[name]["refused"] > 10 for name in outcomes)

@@ -6,8 +6,6 @@ in ``docs/theory/certificates.md``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 from dataclasses import dataclass, field, fields
@@ -16,7 +14,7 @@ from typing import Any, Literal
 
 from expandermask.certificates.bounds import Limits, RamanujanBound, limits
 from expandermask.errors import FileFormatError, InvalidInputError, check_ramanujan_shape
-from expandermask.files import read_document, require_fields, write_document
+from expandermask.files import read_document, require_fields, seal, write_sealed
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.tables import Tabled
 
@@ -108,9 +106,7 @@ class Certificate(Tabled):
 
     def to_json(self) -> str:
         """The certificate as JSON, sealed by a checksum; `from_json` gives it back equal."""
-        body = self.to_dict()
-        document = {"format": FORMAT, "format_version": FORMAT_VERSION, **body}
-        return write_document(FORMAT, FORMAT_VERSION, {**body, "seal": seal(document)})
+        return write_sealed(FORMAT, FORMAT_VERSION, self.to_dict())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Certificate:
@@ -155,15 +151,6 @@ class Certificate(Tabled):
             f"sigma_2 in [{lo:.6f}, {hi:.6f}], bound {self.bound:.6f}, limit {self.limit:.6f}, "
             f"sigma_2/limit {self.ratio:.4f}"
         )
-
-
-def seal(document: dict[str, Any]) -> str:
-    """SHA-256 of all fields but the seal, as compact JSON with sorted keys.
-
-    It catches damage and careless edits; it is no signature, since anyone can compute it.
-    """
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sqrt_below(square: Fraction) -> float:

@@ -10,9 +10,9 @@ from typing import Any
 from expandermask.errors import FileFormatError
 from expandermask.files import (
     read_bytes,
-    read_document,
+    read_sealed,
     require_fields,
-    write_document,
+    write_sealed,
     write_text,
 )
 from expandermask.masks.schedules import Density
@@ -120,19 +120,19 @@ class SparsityResult(Tabled):
         return text_table(self.rows())
 
     def to_json(self) -> str:
-        """The result as JSON."""
+        """The result as JSON, with a seal that catches damage."""
         modules = {
             name: {"rows": m.rows.to_dict(), "columns": m.columns.to_dict()}
             for name, m in self.modules.items()
         }
         body = {"baseline": self.baseline, "threshold": self.threshold, "search": self.search}
-        return write_document(FORMAT, FORMAT_VERSION, {**body, "modules": modules})
+        return write_sealed(FORMAT, FORMAT_VERSION, {**body, "modules": modules})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> SparsityResult:
         """Read `to_json` back; `FileFormatError` for anything else."""
         fields = require_fields(
-            read_document(text, FORMAT, FORMAT_VERSION),
+            read_sealed(text, FORMAT, FORMAT_VERSION),
             {"baseline": float, "threshold": float, "search": str, "modules": dict},
             "a sparsity result",
         )

@@ -8,9 +8,9 @@ from pathlib import Path
 from expandermask.errors import FileFormatError, InvalidInputError
 from expandermask.files import (
     read_bytes,
-    read_document,
+    read_sealed,
     require_fields,
-    write_document,
+    write_sealed,
     write_text,
 )
 from expandermask.importance.result import AxisSparsity
@@ -43,7 +43,7 @@ class Progress:
         if progress.path is None or not progress.path.exists():
             return progress
         fields = require_fields(
-            read_document(read_bytes(progress.path), FORMAT, FORMAT_VERSION),
+            read_sealed(read_bytes(progress.path), FORMAT, FORMAT_VERSION),
             {"question": str, "baseline": float, "done": list},
             "sparsity in progress",
         )
@@ -79,4 +79,4 @@ class Progress:
             return
         done = [[n, a, axis.to_dict()] for (n, a), axis in self._done.items()]
         body = {"question": self.question, "baseline": self.baseline, "done": done}
-        write_text(self.path, write_document(FORMAT, FORMAT_VERSION, body))
+        write_text(self.path, write_sealed(FORMAT, FORMAT_VERSION, body))

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from expandermask.certificates.certificate import seal
 from expandermask.errors import FileFormatError
-from expandermask.files import document_body, parse_json, require_fields, write_document
+from expandermask.files import document_body, parse_json, require_fields, seal, write_document
 from expandermask.masks.declared import DeclaredPair, declared_masks
 from expandermask.masks.plan import MaskPlan
 from expandermask.safetensors_header import Header

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from expandermask.certificates import Certificate, certify
-from expandermask.certificates.certificate import seal
 from expandermask.certificates.certify import is_proved_ramanujan
 from expandermask.errors import (
     FileFormatError,
@@ -28,7 +27,14 @@ from expandermask.errors import (
     divisors_between,
     nearest_multiples,
 )
-from expandermask.files import document_body, parse_json, read_bytes, write_document, write_text
+from expandermask.files import (
+    document_body,
+    parse_json,
+    read_bytes,
+    seal,
+    write_sealed,
+    write_text,
+)
 from expandermask.graphs.bipartite import as_bipartite
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.graphs.catalog import ramanujan_graph
@@ -265,8 +271,7 @@ class MaskPlan(Mapping[str, MaskPair]):
 
         The seal catches damage to the names and the seed, which no mask's hash is of.
         """
-        body = self._body()
-        return write_document(FORMAT, FORMAT_VERSION, {**body, "seal": seal(self.to_dict())})
+        return write_sealed(FORMAT, FORMAT_VERSION, self._body())
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-ready values, for a document with a seal of its own."""

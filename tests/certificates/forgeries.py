@@ -10,8 +10,8 @@ import numpy as np
 from expandermask import BiregularGraph, certify
 from expandermask.certificates import recheck as module
 from expandermask.certificates.bounds import RamanujanBound
-from expandermask.certificates.certificate import seal
 from expandermask.certificates.recheck import recheck
+from expandermask.files import seal
 from expandermask.graphs import (
     hypercube,
     random_biregular,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expandermask import Certificate, certify
-from expandermask.certificates.certificate import seal
 from expandermask.errors import FileFormatError
+from expandermask.files import seal
 from expandermask.graphs import complete_bipartite, heawood, random_biregular
 from tests import cases
 from tests.strategies import seeds, shapes
