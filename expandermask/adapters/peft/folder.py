@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import regex
 from torch import Tensor
 
 from expandermask.adapters.files.folder import CONFIG_NAME
@@ -25,6 +26,8 @@ from expandermask.masks.adapter_file import WEIGHTS_NAME
 Factors = tuple[Tensor, Tensor]
 """Dense A (r, k) and B (d, r)."""
 
+_PATIENCE = 1.0
+"""Seconds for one pattern of a file to match one name: a few characters can ask for years."""
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_(?:(embedding_)?([AB])|([AB])\.weight)")
 
@@ -134,9 +137,11 @@ def _scale(config: dict[str, Any], name: str) -> float:
     alpha = config["lora_alpha"]
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         try:
-            found = re.match(rf"(.*\.)?({pattern})$", name)
-        except re.error as error:
-            raise FileFormatError(f"{CONFIG_NAME}: alpha_pattern {pattern!r}: {error}") from None
+            found = regex.match(rf"(.*\.)?({pattern})$", name, timeout=_PATIENCE)
+        except (regex.error, TimeoutError) as error:
+            raise FileFormatError(
+                f"{CONFIG_NAME}: alpha_pattern {pattern!r:.80}: {error}"
+            ) from None
         if found:
             alpha = value
             break

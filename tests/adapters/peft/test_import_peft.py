@@ -357,6 +357,13 @@ def refuses(folder: Path, error: type[Exception], words: str, **arguments: Any) 
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_a_pattern_that_would_take_for_ever_is_given_up(tmp_path: Path) -> None:
+    stock(bert, tmp_path)
+    edit(tmp_path, alpha_pattern={r"(.|..)*[A-Z]": 4})
+    with pytest.raises(FileFormatError, match=r"alpha_pattern .*timed out"):
+        import_peft(bert(), tmp_path)
+
+
 def test_pickles_missing_and_cut_files_are_refused(tmp_path: Path) -> None:
     refuses(tmp_path, FileFormatError, "cannot read .*adapter_config.json")
     model = stock(mlp, tmp_path)
