@@ -35,7 +35,7 @@ from expandermask.masks.targets import Shape
 SIZES: dict[Mode, dict[str, int]] = {
     "smoke": {"train": 16, "test": 16, "epochs": 1},
     "quick": {"train": 96, "test": 200, "epochs": 1},
-    "full": {"train": 1000, "test": 1000, "epochs": 2},
+    "full": {"train": 800, "test": 1000, "epochs": 2},
 }
 """What a training run does in every mode."""
 LEARNING_RATES = {"masked": 5e-3, "dense": 1e-3}
