@@ -24,7 +24,7 @@ from expandermask.importance.result import AxisSparsity, ModuleSparsity, Sparsit
 from expandermask.importance.resume import Progress
 from expandermask.importance.search import SEARCHES, Search
 from expandermask.importance.weights import oriented, target_weights
-from expandermask.masks.scored import Scores, check_scores, removal_order
+from expandermask.masks.scored import Scores, check_both, removal_order
 from expandermask.masks.targets import bare_modules
 
 AXES = ("rows", "columns")
@@ -97,8 +97,9 @@ def derive_sparsity(
     require_eval(model, "derive_sparsity")
     found = _checked(scores)
     targets = _weights(model, found)
-    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+    if not isinstance(threshold, int | float | np.number) or not 0 < threshold <= 1:
         raise InvalidInputError(f"threshold must lie in (0, 1], got {threshold!r}")
+    threshold = float(threshold)
     if search not in get_args(Search):
         raise InvalidInputError(f"search must be one of {get_args(Search)}, got {search!r}")
     baseline = _value(metric, model, "the untouched model")
@@ -116,7 +117,7 @@ def derive_sparsity(
                     done.add(name, axis, _search(removable, model, metric, done.passing, search))
                 bar.update()
     modules = {name: ModuleSparsity(*(done[name, axis] for axis in AXES)) for name in found}
-    return SparsityResult(baseline, float(threshold), search, modules)
+    return SparsityResult(baseline, threshold, search, modules)
 
 
 @dataclass
@@ -183,15 +184,7 @@ def _value(metric: Metric, model: nn.Module, what: str) -> float:
 def _checked(scores: Mapping[str, Scores]) -> dict[str, Scores]:
     if not isinstance(scores, Mapping) or not scores:
         raise InvalidInputError(f"scores must name at least one module, got {scores!r:.80}")
-    return {
-        name: Scores(
-            *(
-                check_scores(f"scores of the {axis} of {name!r}", of_axis)
-                for axis, of_axis in zip(AXES, both, strict=True)
-            )
-        )
-        for name, both in scores.items()
-    }
+    return {name: check_both(name, both) for name, both in scores.items()}
 
 
 def _weights(model: nn.Module, scores: Mapping[str, Scores]) -> dict[str, Tensor]:
@@ -215,7 +208,7 @@ def _weights(model: nn.Module, scores: Mapping[str, Scores]) -> dict[str, Tensor
 
 def _question(scores: Mapping[str, Scores], threshold: float, search: str) -> str:
     """A hash of everything a result depends on but the model and the metric."""
-    digest = hashlib.sha256(f"{float(threshold)!r} {search}".encode())
+    digest = hashlib.sha256(f"{threshold!r} {search}".encode())
     for name, both in scores.items():
         digest.update(f"\n{name}".encode())
         for of_axis in both:

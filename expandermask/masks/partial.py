@@ -19,7 +19,7 @@ from expandermask.graphs.random import RandomState, derive_seed, draw_seed
 from expandermask.masks.bernoulli import bernoulli, check_density, row_column
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.schedules import Density
-from expandermask.masks.scored import Scores, inverted, stochastic, targeted
+from expandermask.masks.scored import Scores, check_both, inverted, stochastic, targeted
 from expandermask.masks.targets import Shape
 
 Select = Literal["bernoulli", "elements", "targeted", "inverted", "stochastic"]
@@ -159,7 +159,7 @@ def _density(densities: Mapping[str, tuple[float, float]], name: str) -> Density
 def _scores(scores: Mapping[str, Scores] | None, name: str, shape: Shape) -> Scores:
     if scores is None or name not in scores:
         raise InvalidInputError(f"scores must name every module, and {name!r} is missing")
-    found = Scores(*scores[name])
+    found = check_both(name, scores[name])
     if found.shape != tuple(shape):
         raise InvalidInputError(
             f"scores of {name!r} are of a (d, k) = {found.shape} weight, and it has {tuple(shape)}"

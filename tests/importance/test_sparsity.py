@@ -255,3 +255,27 @@ def test_accuracy_counts_rows_over_batches_of_any_size() -> None:
     right = float((model(x).argmax(1) == y).double().mean())
     for cuts in ([24], [1, 23], [5, 5, 14]):
         assert accuracy(cut((x, y), cuts))(model) == pytest.approx(right, abs=1e-12)
+
+
+def test_accuracy_of_nothing_or_of_nan_is_refused() -> None:
+    model, (x, y) = mlp(), data()
+    with pytest.raises(InvalidInputError, match="batches have no rows"):
+        accuracy([(x[:0], y[:0])])(model)
+    assert accuracy([(x[:0], y[:0]), (x, y)])(model) == accuracy([(x, y)])(model)
+    with pytest.raises(InvalidInputError, match="logits of a batch have NaN"):
+        accuracy([(x * float("nan"), y)])(model)
+
+
+def test_a_threshold_of_numpy_is_a_number() -> None:
+    model = mlp()
+    found = derive_sparsity(
+        model, svd_scores(model), lambda _: 1.0, threshold=np.float32(0.5), progress=False
+    )
+    assert type(found.threshold) is float
+    assert SparsityResult.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("both", [np.ones(9), (np.ones(9),), (np.ones(9), np.ones(6), 1)])
+def test_scores_that_are_no_pair_are_refused(both: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"'0' must be Scores\(rows, columns\)"):
+        derive_sparsity(mlp(), {"0": both}, lambda _: 1.0, progress=False)  # type: ignore[dict-item]
