@@ -21,7 +21,7 @@ from expandermask.errors import InvalidInputError
 from expandermask.importance.batches import require_eval
 from expandermask.importance.metrics import Metric
 from expandermask.importance.result import AxisSparsity, ModuleSparsity, SparsityResult
-from expandermask.importance.resume import Progress
+from expandermask.importance.resume import Progress, Question, model_hash
 from expandermask.importance.search import SEARCHES, Search
 from expandermask.importance.weights import oriented, target_weights
 from expandermask.masks.scored import Scores, check_both, removal_order
@@ -67,7 +67,9 @@ def derive_sparsity(
         whose next does not: the same, or more removed.
     resume : path, optional
         A file in which every axis is kept as soon as it is done. If there is one from a run on the
-        same question, it goes on from there.
+        same question, it goes on from there. The same are search, threshold, order of the scores,
+        and every value of the model; of the metric only what it gives for the untouched model can
+        be compared, so keep a file for each.
     progress : bool
         Show a progress bar.
 
@@ -108,7 +110,13 @@ def derive_sparsity(
             f"the metric of the untouched model is {baseline:g}; a share of it makes sense only if "
             "it is positive: train the head first, or shift the metric"
         )
-    done = Progress.open(resume, _question(found, threshold, search), baseline, threshold)
+    question = Question(
+        _search_hash(found, threshold, search),
+        "" if resume is None else model_hash(model),
+        baseline,
+        {(n, a): len(x) for n, both in found.items() for a, x in zip(AXES, both, strict=True)},
+    )
+    done = Progress.open(resume, question, threshold)
     with tqdm(total=2 * len(found), desc="sparsity", unit="axis", disable=not progress) as bar:
         for name, both in found.items():
             for axis, of_axis in zip(AXES, both, strict=True):
@@ -206,7 +214,7 @@ def _weights(model: nn.Module, scores: Mapping[str, Scores]) -> dict[str, Tensor
     return weights
 
 
-def _question(scores: Mapping[str, Scores], threshold: float, search: str) -> str:
+def _search_hash(scores: Mapping[str, Scores], threshold: float, search: str) -> str:
     """A hash of everything a result depends on but the model and the metric."""
     digest = hashlib.sha256(f"{threshold!r} {search}".encode())
     for name, both in scores.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,7 +151,9 @@ def test_a_file_of_another_question_is_refused(tmp_path: Path) -> None:
             derive_sparsity(model, scores, metric, resume=file, progress=False, **change)
     with pytest.raises(InvalidInputError, match="another search, threshold or scores"):
         derive_sparsity(model, {"0": scores["0"]}, metric, resume=file, progress=False)
-    with pytest.raises(InvalidInputError, match="another model or metric"):
+    with pytest.raises(
+        InvalidInputError, match=r"another metric: that of its untouched model is 1\.0"
+    ):
         derive_sparsity(model, scores, lambda _: 0.5, resume=file, progress=False)
     assert file.read_bytes() == kept
     file.write_bytes(kept[:-20])
@@ -168,6 +171,68 @@ def test_results_go_through_files(tmp_path: Path) -> None:
     for text in ("{}", found.to_json().replace('"kept": ', '"kept": 9'), found.to_json()[:-9]):
         with pytest.raises(FileFormatError):
             SparsityResult.from_json(text)
+
+
+ROWS = "modules", "0", "rows"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((*ROWS, "curve", 0), [1, 10**400], "no point of its curve"),
+        ((*ROWS, "curve", 0), [9, 1.0], "no point of its curve"),
+        ((*ROWS, "curve", 0), [-1, 1.0], "no point of its curve"),
+        ((*ROWS, "size"), 10**400, "of size=1000"),
+        ((*ROWS, "curve"), [], "nowhere on its curve"),
+        (("threshold",), -5.0, "threshold=-5.0"),
+        (("threshold",), 1.5, "threshold=1.5"),
+        (("baseline",), -1.0, "baseline=-1.0"),
+        (("search",), "guess", "search='guess' is none of"),
+    ],
+)
+def test_altered_results_are_refused(place: tuple[str | int, ...], value: object, message: str):
+    model = mlp()
+    found = derive_sparsity(model, svd_scores(model), fitting(model), progress=False)
+    assert 0 < found.modules["0"].rows.kept < 9
+    data = json.loads(found.to_json())
+    inner = data
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(FileFormatError, match=message):
+        SparsityResult.from_json(json.dumps(data))
+
+
+def test_a_file_of_another_model_with_the_same_metric_is_refused(tmp_path: Path) -> None:
+    model, file = mlp(), tmp_path / "sparsity.json"
+    scores, metric = svd_scores(model), fitting(model)
+    derive_sparsity(model, scores, metric, resume=file, progress=False)
+    derive_sparsity(mlp(), scores, metric, resume=file, progress=False)
+    with torch.no_grad():
+        model[4].bias[0] += 1e-9
+    assert metric(model) == 1.0
+    with pytest.raises(InvalidInputError, match="another model: not all of its values"):
+        derive_sparsity(model, scores, metric, resume=file, progress=False)
+
+
+def test_finished_axes_that_are_not_the_models_are_refused(tmp_path: Path) -> None:
+    model, file = mlp(), tmp_path / "sparsity.json"
+    scores, metric = svd_scores(model), fitting(model)
+    derive_sparsity(model, scores, metric, resume=file, progress=False)
+    whole = json.loads(file.read_text())
+    name, axis, found = whole["done"][0]
+    for entry in (
+        ["other", axis, found],
+        [name, "diagonals", found],
+        [name, axis, found | {"size": found["size"] + 1}],
+        [name, axis],
+    ):
+        file.write_text(json.dumps(whole | {"done": [entry, *whole["done"][1:]]}))
+        with pytest.raises(FileFormatError, match="sparsity in progress"):
+            derive_sparsity(model, scores, metric, resume=file, progress=False)
+    file.write_text(json.dumps(whole | {"done": 2 * whole["done"]}))
+    with pytest.raises(FileFormatError, match="there twice"):
+        derive_sparsity(model, scores, metric, resume=file, progress=False)
 
 
 def test_a_module_nothing_is_needed_of_is_told(tmp_path: Path) -> None:
