@@ -12,7 +12,7 @@ from scipy import stats
 
 from expandermask import MaskPlan
 from expandermask.errors import FileFormatError, InvalidInputError, TooLargeError
-from expandermask.masks import bernoulli, row_column
+from expandermask.masks import bernoulli, row_column, targeted
 from expandermask.masks.edges import read_edges, write_edges
 
 DENSITIES = st.floats(0.01, 1.0)
@@ -80,6 +80,8 @@ def test_large_masks_are_drawn_in_pieces_as_in_one() -> None:
     draws = np.random.PCG64(3).random_raw(3000 * 1500) >> 11
     wanted = (draws < 0.001 * 2**53).reshape(3000, 1500)
     assert np.array_equal(bernoulli(3000, 1500, 0.001, rng=3).mask(), wanted)
+    wide = wanted.reshape(1, -1)  # a row is longer than a piece
+    assert bernoulli(1, wide.size, 0.001, rng=3).rights.tolist() == np.flatnonzero(wide).tolist()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,36 @@ def test_an_edge_count_that_is_not_the_masks_is_refused_with_the_plan() -> None:
     data["modules"]["m"]["A"]["num_edges"] += 1
     with pytest.raises(FileFormatError, match="num_edges"):
         MaskPlan.from_dict(data)
+
+
+def test_a_small_plan_that_asks_for_endless_draws_is_refused_at_once() -> None:
+    n, r = 2**20, 64
+    plan = MaskPlan.from_masks({"m": (bernoulli(4, r, 0.5, rng=1), bernoulli(4, r, 0.5, rng=2))})
+    data = plan.to_dict()
+    mask = {
+        "n1": n,
+        "n2": r,
+        "sha256": "0" * 64,
+        "num_edges": 1,
+        "bernoulli": {"density": 1e-8, "seed": 0, "version": 1},
+    }
+    data["modules"] = {f"m{i}": {"A": mask, "B": mask} for i in range(33)}
+    with pytest.raises(TooLargeError, match="4429185024 draws"):
+        MaskPlan.from_dict(data)
+
+
+def test_an_empty_mask_is_refused_with_the_plan() -> None:
+    a, b = bernoulli(20, 4, 0.5, rng=1), row_column(12, 4, 0.5, rng=2)
+    empty = bernoulli(20, 4, 1e-9, rng=0), targeted(np.arange(20), 1, 4)
+    assert empty[0].num_edges == 0
+    data = MaskPlan.from_masks({"m": (a, b)}, rng=0).to_dict()
+    for written in (
+        write_edges(empty[0]),
+        {k: v for k, v in write_edges(empty[1]).items() if k != "kept"} | {"kept": ""},
+    ):
+        data["modules"]["m"]["A"] = written
+        with pytest.raises(FileFormatError, match="keeps nothing"):
+            MaskPlan.from_dict(data)
 
 
 def test_a_plan_keeps_recipes_and_comes_back() -> None:
