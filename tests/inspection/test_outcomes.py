@@ -77,7 +77,9 @@ def test_bad_input() -> None:
         mask_outcomes(plan, kept="columns")
     with pytest.raises(InvalidInputError, match=r"shapes has None for 'b', and the plan \(5, 3\)"):
         mask_outcomes(plan, shapes={"a": (6, 4)})
-    with pytest.raises(InvalidInputError, match="'b' is missing"):
+    with pytest.raises(InvalidInputError, match="for 'b' it has None"):
         mask_outcomes(plan, densities={"a": (0.5, 0.5)})
+    with pytest.raises(InvalidInputError, match=r"for 'a' it has \(0.5, 0.5, 0.5\)"):
+        mask_outcomes(plan, densities={"a": (0.5, 0.5, 0.5)})  # type: ignore[dict-item]
     with pytest.raises(InvalidInputError, match="row density of 'a' must lie"):
         mask_outcomes(plan, densities=balanced(["b"], 0.5) | {"a": (0, 1)})

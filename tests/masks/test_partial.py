@@ -103,6 +103,11 @@ def test_modules_of_which_nothing_is_kept_are_left_out_and_named() -> None:
     [
         ({"select": "best"}, "select must be one of"),
         ({"shapes": {}}, "shapes is empty"),
+        ({"shapes": {"a": 3}}, r"shape of 'a' must be a pair \(d, k\), got 3"),
+        (
+            {"select": "targeted", "scores": {n: (np.ones(3),) for n in SHAPES}},
+            r"must be Scores\(rows, columns\)",
+        ),
         ({"densities": {}}, "for 'layer.0.up' it has None"),
         ({"densities": dict.fromkeys(SHAPES, 0.5)}, "for 'layer.0.up' it has 0.5"),
         ({"densities": dict.fromkeys(SHAPES, (0.0, 0.5))}, r"row density of 'layer.0.up' must lie"),
