@@ -163,6 +163,9 @@ def test_switching_gives_gates_the_flags_they_had() -> None:
     set_adapters(model, "other")
     assert [g.requires_grad for g in (own.rank_gate, own.module_gate)] == [False, False]
     assert other.rank_gate.requires_grad
+    own.module_gate.requires_grad_(True)  # while it waits; freezing once more takes that back
+    own.let_train(False)
+    assert not own.module_gate.requires_grad
     for _ in range(2):
         set_adapters(model, "default")
     assert [g.requires_grad for g in (own.rank_gate, own.module_gate)] == [False, True]
