@@ -45,7 +45,8 @@ def derive_sparsity(
     For one module at a time, all others untouched, rows of its weight are set to zero, least
     important first, as long as the metric is at least ``threshold`` times the untouched model's;
     the same, from the start, for its columns. (Algorithm 1 of Partial-LoRA, with what is left in
-    the last state that passed: the step that fails does not count.)
+    the last state that passed: the step that fails does not count.) Modules that share a weight
+    lose its rows together.
 
     Parameters
     ----------

@@ -173,6 +173,17 @@ def test_a_model_detached_in_the_disabled_block_stays_so() -> None:
     assert same(state(model), state(bert()))
 
 
+def test_a_block_that_cannot_begin_leaves_the_adapters_running() -> None:
+    model = two(NEWS, AdapterConfig(r=8, target_modules=["query"], modules_to_save=["classifier"]))
+    head = model.classifier
+    model.to("meta")  # where the head that is out of the model cannot follow it
+    with pytest.raises(RuntimeError), disable_adapters(model):
+        pytest.fail("the block began")
+    assert active_adapters(model) == ("news",)
+    assert model.classifier is head
+    assert all(layer.active for layer in layers(model) if "news" in layer.adapters)
+
+
 def test_deleting_leaves_no_trace() -> None:
     model = two()
     delete_adapter(model, "news")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +83,14 @@ def test_large_masks_are_drawn_in_pieces_as_in_one() -> None:
     assert np.array_equal(bernoulli(3000, 1500, 0.001, rng=3).mask(), wanted)
     wide = wanted.reshape(1, -1)  # a row is longer than a piece
     assert bernoulli(1, wide.size, 0.001, rng=3).rights.tolist() == np.flatnonzero(wide).tolist()
+
+
+@pytest.mark.parametrize("make", [bernoulli, row_column])
+def test_masks_beyond_the_memory_are_refused(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = psutil.virtual_memory()._replace(available=2**27)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(TooLargeError, match=r"a mask of .* needs about"):
+        make(2**17, 2**10, 0.5, rng=0)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

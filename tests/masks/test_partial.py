@@ -83,6 +83,17 @@ def test_modules_and_sides_draw_apart_and_seeds_repeat() -> None:
     assert alone["b"] == plan["b"]
 
 
+@pytest.mark.parametrize("select", ["bernoulli", "elements", "targeted", "stochastic"])
+def test_rows_are_of_b_and_columns_of_a(select: str) -> None:
+    shapes = {"m": (400, 200)}
+    rng = np.random.default_rng(0)
+    own = {"m": Scores(rng.random(400), rng.random(200))}
+    plan = partial_plan(shapes, {"m": (0.2, 0.7)}, r=5, select=select, scores=own, rng=4)
+    assert plan["m"].b.num_edges / (5 * 400) == pytest.approx(0.2, abs=0.08)
+    assert plan["m"].a.num_edges / (5 * 200) == pytest.approx(0.7, abs=0.1)
+    assert plan.seed == 4  # of the first values, too
+
+
 def test_single_elements_have_recipes() -> None:
     plan = partial_plan(SHAPES, balanced(SHAPES, 0.5), r=4, select="elements", rng=0)
     assert all(p.a.recipe is not None and p.b.recipe is not None for p in plan.values())
