@@ -27,6 +27,7 @@ from expandermask.adapters import (
     set_adapters,
     unmerge,
 )
+from expandermask.adapters.attachment import attachment
 from expandermask.errors import AdapterError, InvalidInputError
 from tests.adapters.models import ENCODER, bert, layers, logits, same, state, trainable
 
@@ -191,6 +192,7 @@ def test_deleting_leaves_no_trace() -> None:
     assert len(layers(model)) == 4
     assert torch.equal(model.classifier.weight, bert().classifier.weight)
     assert not any("news" in name for name in model.state_dict())
+    assert not attachment(model).originals
     with pytest.raises(AdapterError, match="'films' is the last adapter"):
         delete_adapter(model, "films")
     detach(model)

@@ -13,6 +13,7 @@ from scipy import stats
 
 from expandermask import MaskPlan
 from expandermask.errors import FileFormatError, InvalidInputError, TooLargeError
+from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.masks import bernoulli, row_column, targeted
 from expandermask.masks.edges import read_edges, write_edges
 
@@ -130,6 +131,16 @@ def test_altered_recipes_are_refused(
     written = write_edges(bernoulli(20, 10, 0.5, rng=1)) | change
     with pytest.raises(error, match=message):
         read_edges(written, "mask")
+
+
+def test_rows_that_are_kept_twice_are_refused_whatever_the_hash() -> None:
+    written = write_edges(targeted(np.arange(5), 2, 3))
+    assert written["kept"] == "AwQ="
+    forged = BipartiteGraph(
+        np.array([0, 0, 0, 0, 3, 3]), np.tile(np.arange(3, dtype=np.int32), 2), 3
+    )
+    with pytest.raises(FileFormatError, match="must ascend"):
+        read_edges(written | {"kept": "AwM=", "sha256": forged.digest}, "mask")
 
 
 def test_an_edge_count_that_is_not_the_masks_is_refused_with_the_plan() -> None:
