@@ -267,3 +267,14 @@ def test_an_embedding_of_sparse_gradients_is_scored() -> None:
     assert one.shape == (6, 11)
     np.testing.assert_allclose(one.columns, other.columns, rtol=1e-6)
     assert not one.columns[9:].any()
+
+
+@pytest.mark.parametrize("cuts", [[24], [12, 12]])
+def test_a_finite_loss_with_a_gradient_that_is_not_is_refused(cuts: list[int]) -> None:
+    model = mlp()
+    before = states(model)
+    with pytest.raises(InvalidInputError, match="gradient of '4' has NaN or infinite entries"):
+        snip_scores(
+            model, cut(data(), cuts), ["4"], loss=lambda m, b: (m(b[0]) * 0).abs().sum().sqrt()
+        )
+    assert unchanged(before, model)
