@@ -94,3 +94,13 @@ def test_a_head_may_be_called_by_keyword() -> None:
     fit_head(named, [(x, y)])
     fit_head(plain.eval(), [(x, y)])
     assert torch.equal(named.head.weight, plain.head.weight)
+
+
+def test_a_feature_that_never_changes_is_no_trouble() -> None:
+    model, (x, y) = body_and_head(), data()
+    with torch.no_grad():
+        model.body.weight[0] = 0.0
+    fit_head(model, [(x, y)])
+    loss = functional.cross_entropy(model(x), y)
+    (slope,) = torch.autograd.grad(loss, model.classifier.bias)
+    assert float(slope.abs().max()) < 1e-4

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
-from expandermask.importance import SparsityResult, accuracy, derive_sparsity, svd_scores
+from expandermask.importance import (
+    AxisSparsity,
+    ModuleSparsity,
+    SparsityResult,
+    accuracy,
+    derive_sparsity,
+    svd_scores,
+)
+from expandermask.importance.batches import on_device
 from expandermask.masks import Scores
 from tests.importance.models import cut, data, mlp, states, unchanged
 
@@ -344,3 +352,42 @@ def test_a_threshold_of_numpy_is_a_number() -> None:
 def test_scores_that_are_no_pair_are_refused(both: object) -> None:
     with pytest.raises(InvalidInputError, match=r"'0' must be Scores\(rows, columns\)"):
         derive_sparsity(mlp(), {"0": both}, lambda _: 1.0, progress=False)  # type: ignore[dict-item]
+
+
+def test_evaluations_are_all_calls_of_the_metric() -> None:
+    model, calls = mlp(), 0
+    own = fitting(model)
+
+    def metric(model: nn.Module) -> float:
+        nonlocal calls
+        calls += 1
+        return own(model)
+
+    assert derive_sparsity(model, svd_scores(model), metric, progress=False).evaluations == calls
+
+
+def test_a_search_in_another_order_is_another(tmp_path: Path) -> None:
+    model, file = mlp(), tmp_path / "sparsity.json"
+    metric, scores = fitting(model), {"0": Scores(np.arange(1.0, 10), np.arange(1.0, 7))}
+    derive_sparsity(model, scores, metric, resume=file, progress=False)
+    same = {"0": Scores(*(2 * s for s in scores["0"]))}
+    derive_sparsity(model, same, metric, resume=file, progress=False)
+    turned = {"0": Scores(scores["0"].rows, scores["0"].columns[::-1].copy())}
+    with pytest.raises(InvalidInputError, match="another search, threshold or scores"):
+        derive_sparsity(model, turned, metric, resume=file, progress=False)
+
+
+def test_a_module_without_rows_or_without_columns_has_no_density() -> None:
+    none, some = AxisSparsity(4, 0, ((2, 1.0), (0, 1.0))), AxisSparsity(4, 4, ((3, 0.1),))
+    modules = {"a": ModuleSparsity(none, some), "b": ModuleSparsity(some, none)}
+    modules["c"] = ModuleSparsity(some, some)
+    found = SparsityResult(1.0, 0.9, "one-by-one", modules)
+    assert (found.nothing_kept, list(found.densities)) == (("a", "b"), ["c"])
+
+
+def test_batches_go_to_the_models_device_however_deep() -> None:
+    x = torch.ones(2)
+    moved = on_device(({"a": x, "b": [x, "text"]}, x), torch.device("meta"))
+    inputs, labels = moved
+    assert all(t.is_meta for t in (inputs["a"], inputs["b"][0], labels))
+    assert inputs["b"][1] == "text"

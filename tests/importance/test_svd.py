@@ -81,6 +81,10 @@ def test_bad_weights_are_refused() -> None:
         svd_scores(model)
     with pytest.raises(AdapterError, match="meta device"):
         svd_scores(mlp().to("meta"))
+    packed = mlp()
+    packed[0].weight = nn.Parameter(torch.zeros(54))
+    with pytest.raises(AdapterError, match="the weight of '0' is packed"):
+        svd_scores(packed)
     with pytest.raises(AdapterError, match="matches no linear"):
         svd_scores(mlp(), ["nothing"])
 

@@ -66,6 +66,9 @@ def test_empty_disconnected_and_missing_modules_are_named() -> None:
         (7, 7),
     ]
     text = str(found)
+    dead = [m.product.dead_ranks for m in found.modules.values() if m.product is not None]
+    assert dead == [1, 1]
+    assert "ranks in neither mask               2" in text
     assert "of which nothing is kept            1: c" in text
     assert "product graphs that fall apart      2: a, b" in text
     assert json.loads(found.to_json())["modules"]["c"]["product"] is None

@@ -39,6 +39,8 @@ def test_heatmap_puts_each_value_in_its_layer_and_kind() -> None:
     bar = ax.figure.axes[1]
     assert bar.get_ylabel() == "fraction kept"
     assert (ax.get_xlabel(), ax.get_title(loc="left")) == ("layer", "densities")
+    colors = {t.get_text(): t.get_color() for t in ax.texts}
+    assert (colors["0.25"], colors["1"]) == ("white", "black")  # on dark, on light
     limited = heatmap(VALUES, limits=(0.0, 2.0))
     assert limited.get_images()[0].get_clim() == (0.0, 2.0)
 
