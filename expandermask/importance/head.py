@@ -134,7 +134,7 @@ def _fit(
     from scipy.special import log_softmax
 
     center, width = x.mean(axis=0), x.std(axis=0)
-    width = np.where(width > 0, width, 1.0)
+    width = np.where(width > 1e-12 * np.abs(center), width, 1.0)  # else it is but rounding
     z = np.column_stack([(x - center) / width, np.ones(len(x))])
     wanted = np.eye(classes)[labels]
 

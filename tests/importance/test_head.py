@@ -96,11 +96,13 @@ def test_a_head_may_be_called_by_keyword() -> None:
     assert torch.equal(named.head.weight, plain.head.weight)
 
 
-def test_a_feature_that_never_changes_is_no_trouble() -> None:
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3])
+def test_a_feature_that_never_changes_is_no_trouble(value: float) -> None:
     model, (x, y) = body_and_head(), data()
     with torch.no_grad():
-        model.body.weight[0] = 0.0
+        model.body.weight[0], model.body.bias[0] = 0.0, value
     fit_head(model, [(x, y)])
+    assert float(model.classifier.weight.detach().abs().max()) < 10
     loss = functional.cross_entropy(model(x), y)
     (slope,) = torch.autograd.grad(loss, model.classifier.bias)
     assert float(slope.abs().max()) < 1e-4
