@@ -27,7 +27,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     """The mean difference first - second over the same seeds, its interval, and a paired t test.
 
     Interval and p-value are None where there are fewer than two pairs, or all differences are
-    equal.
+    equal but for rounding.
     """
     d = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     found: dict[str, Any] = {
@@ -36,7 +36,7 @@ def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
         "interval": None,
         "p": None,
     }
-    if len(d) > 1 and d.std() > 0:
+    if len(d) > 1 and np.ptp(d) > 1e-9 * np.abs(np.concatenate([first, second])).max():
         test = stats.ttest_1samp(d, 0.0)
         interval = test.confidence_interval(CONFIDENCE)
         found |= {"interval": [float(interval.low), float(interval.high)], "p": float(test.pvalue)}

@@ -68,7 +68,7 @@ class Study:
         mode.add_argument("--quick", action="store_true", help="under two minutes")
         mode.add_argument("--smoke", action="store_true", help="seconds: does it run?")
         parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
-        parser.add_argument("--fresh", action="store_true", help="forget runs that are kept")
+        parser.add_argument("--fresh", action="store_true", help="forget kept runs, not densities")
         parser.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler with more machines")
         parser.add_argument("--out", type=Path, help="folder for the record and the picture")
         options = parser.parse_args()

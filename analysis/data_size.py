@@ -1,4 +1,7 @@
-"""LoRA, Targeted-LoRA and Partial-LoRA on few examples and on all of them."""
+"""LoRA, Targeted-LoRA and Partial-LoRA on few examples and on all of them.
+
+The masks' densities are the same in both: those found with the mode's whole train set at hand.
+"""
 
 from __future__ import annotations
 

@@ -55,7 +55,9 @@ def draw(record: dict[str, Any]) -> Any:
     ax.axvline(1, color="black", lw=0.8)
     ax.set_yticks(rows, [f"{k}: {x['sparsity']:.2%}" for k, x in zip(labels, results, strict=True)])
     ax.invert_yaxis()
-    ax.set_xlabel(r"$\sigma_2$ over its limit (at least 1) and over the Ramanujan bound (at most 1)")
+    ax.set_xlabel(
+        r"$\sigma_2$ over its limit (at least 1) and over the Ramanujan bound (at most 1)"
+    )
     ax.legend(frameon=False, fontsize="small")
     return figure
 

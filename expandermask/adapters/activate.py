@@ -77,11 +77,11 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     merged = [layer for layer in layers if layer.merged]
     dequantized = {id(layer): layer.weight.dtype for layer in merged if layer.original is not None}
     active = attached.active
-    for layer in merged:
-        layer.unmerge()
-    attached.active = ()
-    apply_active(model)
     try:
+        for layer in merged:
+            layer.unmerge()
+        attached.active = ()
+        apply_active(model)
         yield
     finally:
         if is_attached(model) and attachment(model) is attached:

@@ -15,6 +15,9 @@ from torch.nn import functional
 
 from expandermask.errors import InvalidInputError
 
+IGNORED = -100
+"""The label that losses of tokens leave out."""
+
 
 def batch_list(batches: Iterable[Any]) -> list[Any]:
     """All batches at once, since they are gone through many times; at least one."""
@@ -46,15 +49,29 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def size_of(batch: Any) -> int:
-    """Rows of a batch: the first dimension of its first tensor."""
+    """Rows of a batch, the first dimension of its first tensor; labelled tokens, if it has such.
+
+    A mean loss over the tokens of a batch is one over those whose label is not -100.
+    """
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if isinstance(labels, Tensor) and labels.dim() > 1 and not labels.is_floating_point():
+        return int((labels != IGNORED).sum())
+    tensor = _first_tensor(batch)
+    if tensor is None:
+        kind = type(batch).__name__
+        raise InvalidInputError(f"a batch holds no tensor to count the rows of: {kind}")
+    return len(tensor)
+
+
+def _first_tensor(batch: Any) -> Tensor | None:
+    """The first tensor with rows in a batch, however deep."""
     if isinstance(batch, Tensor):
-        return len(batch)
+        return batch if batch.dim() else None
+    if not isinstance(batch, Mapping | tuple | list):
+        return None
     parts = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(batch, Mapping | tuple | list):
-        for part in parts:
-            if isinstance(part, Tensor | Mapping | tuple | list):
-                return size_of(part)
-    raise InvalidInputError(f"a batch holds no tensor to count the rows of: {type(batch).__name__}")
+    found = (_first_tensor(part) for part in parts)
+    return next((tensor for tensor in found if tensor is not None), None)
 
 
 def split_labels(batch: Any) -> tuple[Any, Tensor]:
@@ -107,25 +124,37 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
     """
     if isinstance(batch, Mapping) and hasattr(model, "config"):
         _, labels = split_labels(batch)
-        own = model(**batch) if _is_regression(model, labels) else None
-        loss = getattr(own, "loss", None)
+        loss = None if _is_one_class_a_row(labels) else _own_loss(model, batch, labels)
         if isinstance(loss, Tensor):
             return loss
     logits, labels = classified(model, batch)
     return functional.cross_entropy(logits, labels)
 
 
-def _is_regression(model: nn.Module, labels: Tensor) -> bool:
-    """Whether labels are no classes, one for a row: numbers, or tokens."""
-    return labels.is_floating_point() or labels.dim() != 1
+def _own_loss(model: nn.Module, batch: Mapping[str, Any], labels: Tensor) -> Any:
+    try:
+        return getattr(model(**batch), "loss", None)
+    except IndexError as error:  # of cross-entropy, or of an embedding
+        span = f"{labels.min().item()} to {labels.max().item()}" if labels.numel() else "none"
+        raise InvalidInputError(
+            f"the model cannot take a batch ({error}); its labels are {span}, and those of tokens "
+            f"must be the model's classes or {IGNORED}"
+        ) from None
+
+
+def _is_one_class_a_row(labels: Tensor) -> bool:
+    """Whether labels are classes, one for a row, not numbers or tokens."""
+    return labels.dim() == 1 and not labels.is_floating_point()
 
 
 def require_eval(model: nn.Module, what: str) -> None:
     """Refuse a model in training mode: dropout would make every answer another."""
     if not isinstance(model, nn.Module):
         raise InvalidInputError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if model.training:
+    training = next((name for name, module in model.named_modules() if module.training), None)
+    if training is not None:
+        which = f"its submodule {training!r}" if training else "it"
         raise InvalidInputError(
-            f"{what} needs a model in evaluation mode, and it is training (with dropout every "
+            f"{what} needs a model in evaluation mode, and {which} is training (with dropout every "
             "answer would be another); call model.eval()"
         )

@@ -45,6 +45,9 @@ def snip_scores(
     """The summed ``|dL/dW|`` of every row and column of every target module's weight.
 
     L is the mean loss over all rows of all batches, so cutting them differently changes nothing.
+    Where labels are one for each token, it is the mean over all tokens whose label is not -100.
+    (A causal model's own loss leaves out the first token of each row besides, so there a cut into
+    batches of unlike lengths weighs them a little differently.)
 
     Parameters
     ----------
@@ -72,14 +75,16 @@ def snip_scores(
     Raises
     ------
     InvalidInputError
-        No batches; a model in training mode; labels that are none of the model's classes; a loss or
-        gradient that is not finite.
+        No batches, or none with a labelled row; a model in training mode; labels that are none of
+        the model's classes; a loss or gradient that is not finite.
     AdapterError
         No module matches, or one is quantized.
 
     Notes
     -----
-    Peak memory beyond the model and what one backward pass holds: ``modules_per_pass`` gradients.
+    Peak memory beyond the model and what one backward pass holds: ``modules_per_pass`` gradients,
+    and the scores of one module. They are products in at least float32, since those of half
+    precision's small numbers would vanish.
 
     Examples
     --------
@@ -149,10 +154,11 @@ def _gradient_scores(
         """Turn a weight's gradient into scores, and free it."""
         assert isinstance(weight, nn.Parameter)
         name = names[weight][0]
-        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad.to_dense()
         if not bool(torch.isfinite(gradient).all()):
             raise InvalidInputError(f"the gradient of {name!r} has NaN or infinite entries")
-        entries = score(weight.detach(), gradient)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        entries = score(weight.detach().to(wide), gradient.to(wide))
         for name in names[weight]:
             turned = oriented(modules[name], entries)
             rows, columns = (turned.sum(dim=i, dtype=torch.float64) for i in (1, 0))
@@ -200,16 +206,20 @@ def _one_backward(
 
 def _backward(model: nn.Module, batches: list[Any], loss: Loss) -> None:
     """Add the gradients of the mean loss over all rows to the weights that ask for them."""
-    rows = sum(size_of(batch) for batch in batches)
-    with torch.enable_grad():
-        for batch in batches:
+    sizes = [size_of(batch) for batch in batches]
+    if sum(sizes) == 0:
+        raise InvalidInputError("batches have no labelled rows; give at least one")
+    with torch.inference_mode(False), torch.enable_grad():
+        for batch, size in zip(batches, sizes, strict=True):
+            if size == 0:  # its mean loss is NaN
+                continue
             value = loss(model, on_device(batch, device_of(model)))
             if not isinstance(value, Tensor) or value.numel() != 1:
                 raise InvalidInputError(f"loss must give one number, got {value!r:.80}")
             if not math.isfinite(number := float(value.detach())):
                 raise InvalidInputError(f"the loss of a batch is {number}")
             if value.requires_grad:
-                (value * (size_of(batch) / rows)).backward()
+                (value * (size / sum(sizes))).backward()
 
 
 @contextmanager

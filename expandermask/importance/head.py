@@ -56,8 +56,9 @@ def fit_head(
     AdapterError
         No such linear layer.
     InvalidInputError
-        No batches, a model in training mode, labels that are none of the classes, features that are
-        not one row for each label, or a fit that did not converge. The head is then as before.
+        No batches or rows, a model in training mode, labels that are none of the classes, features
+        that are not finite or not one row for each label, or a fit that did not converge. The head
+        is then as before.
 
     Examples
     --------
@@ -101,7 +102,11 @@ def _features(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """What goes into the head, and the labels."""
     inputs: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append((args[0] if args else kwargs["input"]).detach())
+
+    handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
     labels = []
     try:
         for batch in batches:
@@ -114,7 +119,11 @@ def _features(
             "the head must be given one row of features for each label; it was given shapes "
             f"{[tuple(x.shape) for x in inputs[:3]]} for {len(y)} labels"
         )
-    return torch.cat(inputs).double().cpu().numpy(), y
+    features = torch.cat(inputs).double()
+    if not len(y) or not bool(features.isfinite().all()):
+        what = "NaN or infinite features" if len(y) else "no rows at all"
+        raise InvalidInputError(f"the head is given {what} by these batches")
+    return features.cpu().numpy(), y
 
 
 def _fit(
@@ -125,7 +134,7 @@ def _fit(
     from scipy.special import log_softmax
 
     center, width = x.mean(axis=0), x.std(axis=0)
-    width = np.where(width > 0, width, 1.0)
+    width = np.where(width > 1e-12 * np.abs(center), width, 1.0)  # else it is but rounding
     z = np.column_stack([(x - center) / width, np.ones(len(x))])
     wanted = np.eye(classes)[labels]
 

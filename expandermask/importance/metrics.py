@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from expandermask.errors import InvalidInputError
 from expandermask.importance.batches import (
     batch_list,
     classified,
@@ -32,7 +33,8 @@ def accuracy(batches: Iterable[Any]) -> Metric:
     Raises
     ------
     InvalidInputError
-        No batches; and, when called: a model in training mode, labels that are none of its classes.
+        No batches; and, when called: a model in training mode, labels that are none of its classes,
+        logits that are NaN, no rows at all.
 
     Examples
     --------
@@ -51,8 +53,12 @@ def accuracy(batches: Iterable[Any]) -> Metric:
         right, rows = 0, 0
         for batch in kept:
             logits, labels = classified(model, on_device(batch, device_of(model)))
+            if bool(logits.isnan().any()):
+                raise InvalidInputError("the model's logits of a batch have NaN entries")
             right += int((logits.argmax(dim=1) == labels).sum())
             rows += len(labels)
+        if rows == 0:
+            raise InvalidInputError("batches have no rows; give at least one labelled example")
         return right / rows
 
     return metric

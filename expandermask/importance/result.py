@@ -15,11 +15,15 @@ from expandermask.files import (
     write_sealed,
     write_text,
 )
+from expandermask.importance.search import SEARCHES
 from expandermask.masks.schedules import Density
 from expandermask.tables import Tabled, text_table
 
 FORMAT = "expandermask sparsity"
 FORMAT_VERSION = 1
+
+MAX_SIZE = 2**31
+"""No weight has so many rows."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,19 @@ class AxisSparsity:
         """Read `to_dict` back; `FileFormatError` for anything else."""
         fields = require_fields(data, {"size": int, "kept": int, "curve": list}, what)
         size, kept = fields["size"], fields["kept"]
-        if not 0 <= kept <= size or size < 1:
-            raise FileFormatError(f"{what}: kept={kept} of size={size}")
+        if not 0 <= kept <= size or not 1 <= size < MAX_SIZE:
+            raise FileFormatError(f"{what}: kept={kept!s:.40} of size={size!s:.40}")
         for point in fields["curve"]:
             if (
                 not isinstance(point, list)
-                or [type(x) for x in point] not in ([int, float], [int, int])
-                or not 0 <= point[0] <= size
+                or [type(x) for x in point] != [int, float]
+                or not 0 <= point[0] < size
             ):
                 raise FileFormatError(f"{what}: {point!r:.80} is no point of its curve")
-        return cls(size, kept, tuple((n, float(value)) for n, value in fields["curve"]))
+        curve = tuple((n, value) for n, value in fields["curve"])
+        if kept not in {size, *dict(curve)}:
+            raise FileFormatError(f"{what}: kept={kept}, which is nowhere on its curve")
+        return cls(size, kept, curve)
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,15 @@ class SparsityResult(Tabled):
             {"baseline": float, "threshold": float, "search": str, "modules": dict},
             "a sparsity result",
         )
+        if not fields["baseline"] > 0 or not 0 < fields["threshold"] <= 1:
+            raise FileFormatError(
+                f"a sparsity result: baseline={fields['baseline']} and "
+                f"threshold={fields['threshold']}; one must be positive, the other in (0, 1]"
+            )
+        if fields["search"] not in SEARCHES:
+            raise FileFormatError(
+                f"a sparsity result: search={fields['search']!r:.80} is none of {list(SEARCHES)}"
+            )
         modules = {}
         for name, entry in fields["modules"].items():
             entry = require_fields(entry, {"rows": dict, "columns": dict}, f"module {name!r:.200}")

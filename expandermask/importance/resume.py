@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from expandermask.errors import FileFormatError, InvalidInputError
 from expandermask.files import (
@@ -19,14 +25,27 @@ FORMAT = "expandermask sparsity in progress"
 FORMAT_VERSION = 1
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a file that is of another is no help."""
+
+    search: str
+    """A hash of the search, the threshold and the order in which every axis is removed."""
+    model: str
+    """A hash of every value of the model; empty where nothing is kept in a file."""
+    baseline: float
+    """The metric of the untouched model, all that can be known of the metric."""
+    sizes: Mapping[tuple[str, str], int]
+    """How many rows or columns every axis has, by module and axis."""
+
+
 class Progress:
     """The axes that are done, by module and axis; written to the file, if any, after each."""
 
-    def __init__(self, path: Path | None, question: str, baseline: float, threshold: float) -> None:
+    def __init__(self, path: Path | None, question: Question, threshold: float) -> None:
         self.path = path
         self.question = question
-        self.baseline = baseline
-        self.passing = threshold * baseline * (1 - 1e-12)
+        self.passing = threshold * question.baseline * (1 - 1e-12)
         """The metric that has to be reached; 0.9 * (20 / 25) is rounded to more than 18 / 25."""
         self._done: dict[tuple[str, str], AxisSparsity] = {}
 
@@ -34,37 +53,48 @@ class Progress:
     def open(
         cls,
         path: str | os.PathLike[str] | None,
-        question: str,
-        baseline: float,
+        question: Question,
         threshold: float,
     ) -> Progress:
         """What is in the file, if it is there; `InvalidInputError` if it is of another question."""
-        progress = cls(None if path is None else Path(path), question, baseline, threshold)
+        progress = cls(None if path is None else Path(path), question, threshold)
         if progress.path is None or not progress.path.exists():
             return progress
         fields = require_fields(
             read_sealed(read_bytes(progress.path), FORMAT, FORMAT_VERSION),
-            {"question": str, "baseline": float, "done": list},
+            {"search": str, "model": str, "baseline": float, "done": list},
             "sparsity in progress",
         )
-        for name, found in (("question", question), ("baseline", baseline)):
-            if fields[name] != found:
+        others = {
+            "search": "search, threshold or scores",
+            "model": "model: not all of its values are those here",
+            "baseline": "metric: that of its untouched model is "
+            f"{fields['baseline']!r}, and here {question.baseline!r}",
+        }
+        for name, what in others.items():
+            if fields[name] != getattr(question, name):
                 raise InvalidInputError(
-                    f"resume={os.fspath(progress.path)!r} is of another "
-                    + (
-                        "search, threshold or scores"
-                        if name == "question"
-                        else f"model or metric: that of its untouched model is {fields[name]!r}, "
-                        f"and here {found!r}"
-                    )
-                    + "; give another file, or remove it"
+                    f"resume={os.fspath(progress.path)!r} is of another {what}; give another file, "
+                    "or remove it"
                 )
         for entry in fields["done"]:
-            if not isinstance(entry, list) or [type(x) for x in entry] != [str, str, dict]:
-                raise FileFormatError(f"sparsity in progress: {entry!r:.80} is no finished axis")
-            name, axis, data = entry
-            progress._done[name, axis] = AxisSparsity.from_dict(data, f"{axis} of {name!r:.200}")
+            progress._take(entry)
         return progress
+
+    def _take(self, entry: object) -> None:
+        """One finished axis out of a file."""
+        if not isinstance(entry, list) or [type(x) for x in entry] != [str, str, dict]:
+            raise FileFormatError(f"sparsity in progress: {entry!r:.80} is no finished axis")
+        name, axis, data = entry
+        what = f"{axis:.20} of {name!r:.200}"
+        found = AxisSparsity.from_dict(data, what)
+        size = self.question.sizes.get((name, axis))
+        if found.size != size or (name, axis) in self:
+            raise FileFormatError(
+                f"sparsity in progress: {what} is there twice, or of size {found.size} where "
+                f"{size} is right"
+            )
+        self._done[name, axis] = found
 
     def __contains__(self, key: object) -> bool:
         return key in self._done
@@ -78,5 +108,20 @@ class Progress:
         if self.path is None:
             return
         done = [[n, a, axis.to_dict()] for (n, a), axis in self._done.items()]
-        body = {"question": self.question, "baseline": self.baseline, "done": done}
-        write_text(self.path, write_sealed(FORMAT, FORMAT_VERSION, body))
+        asked = self.question
+        body = {"search": asked.search, "model": asked.model, "baseline": asked.baseline}
+        write_text(self.path, write_sealed(FORMAT, FORMAT_VERSION, {**body, "done": done}))
+
+
+def model_hash(model: nn.Module) -> str:
+    """A hash of the names, types and values of a model's parameters and buffers.
+
+    Those that are not plain tensors (quantized), or have no storage, count by name and type alone.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if type(tensor) in (nn.Parameter, torch.Tensor) and not tensor.is_meta:
+            values = tensor.detach().cpu().contiguous().view(-1)
+            digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

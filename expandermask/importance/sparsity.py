@@ -21,10 +21,10 @@ from expandermask.errors import InvalidInputError
 from expandermask.importance.batches import require_eval
 from expandermask.importance.metrics import Metric
 from expandermask.importance.result import AxisSparsity, ModuleSparsity, SparsityResult
-from expandermask.importance.resume import Progress
+from expandermask.importance.resume import Progress, Question, model_hash
 from expandermask.importance.search import SEARCHES, Search
 from expandermask.importance.weights import oriented, target_weights
-from expandermask.masks.scored import Scores, check_scores, removal_order
+from expandermask.masks.scored import Scores, check_both, removal_order
 from expandermask.masks.targets import bare_modules
 
 AXES = ("rows", "columns")
@@ -45,7 +45,8 @@ def derive_sparsity(
     For one module at a time, all others untouched, rows of its weight are set to zero, least
     important first, as long as the metric is at least ``threshold`` times the untouched model's;
     the same, from the start, for its columns. (Algorithm 1 of Partial-LoRA, with what is left in
-    the last state that passed: the step that fails does not count.)
+    the last state that passed: the step that fails does not count.) Modules that share a weight
+    lose its rows together.
 
     Parameters
     ----------
@@ -67,7 +68,9 @@ def derive_sparsity(
         whose next does not: the same, or more removed.
     resume : path, optional
         A file in which every axis is kept as soon as it is done. If there is one from a run on the
-        same question, it goes on from there.
+        same question, it goes on from there. The same are search, threshold, order of the scores,
+        and every value of the model; of the metric only what it gives for the untouched model can
+        be compared, so keep a file for each.
     progress : bool
         Show a progress bar.
 
@@ -97,8 +100,9 @@ def derive_sparsity(
     require_eval(model, "derive_sparsity")
     found = _checked(scores)
     targets = _weights(model, found)
-    if not isinstance(threshold, int | float) or not 0 < threshold <= 1:
+    if not isinstance(threshold, int | float | np.number) or not 0 < threshold <= 1:
         raise InvalidInputError(f"threshold must lie in (0, 1], got {threshold!r}")
+    threshold = float(threshold)
     if search not in get_args(Search):
         raise InvalidInputError(f"search must be one of {get_args(Search)}, got {search!r}")
     baseline = _value(metric, model, "the untouched model")
@@ -107,7 +111,13 @@ def derive_sparsity(
             f"the metric of the untouched model is {baseline:g}; a share of it makes sense only if "
             "it is positive: train the head first, or shift the metric"
         )
-    done = Progress.open(resume, _question(found, threshold, search), baseline, threshold)
+    question = Question(
+        _search_hash(found, threshold, search),
+        "" if resume is None else model_hash(model),
+        baseline,
+        {(n, a): len(x) for n, both in found.items() for a, x in zip(AXES, both, strict=True)},
+    )
+    done = Progress.open(resume, question, threshold)
     with tqdm(total=2 * len(found), desc="sparsity", unit="axis", disable=not progress) as bar:
         for name, both in found.items():
             for axis, of_axis in zip(AXES, both, strict=True):
@@ -116,7 +126,7 @@ def derive_sparsity(
                     done.add(name, axis, _search(removable, model, metric, done.passing, search))
                 bar.update()
     modules = {name: ModuleSparsity(*(done[name, axis] for axis in AXES)) for name in found}
-    return SparsityResult(baseline, float(threshold), search, modules)
+    return SparsityResult(baseline, threshold, search, modules)
 
 
 @dataclass
@@ -183,15 +193,7 @@ def _value(metric: Metric, model: nn.Module, what: str) -> float:
 def _checked(scores: Mapping[str, Scores]) -> dict[str, Scores]:
     if not isinstance(scores, Mapping) or not scores:
         raise InvalidInputError(f"scores must name at least one module, got {scores!r:.80}")
-    return {
-        name: Scores(
-            *(
-                check_scores(f"scores of the {axis} of {name!r}", of_axis)
-                for axis, of_axis in zip(AXES, both, strict=True)
-            )
-        )
-        for name, both in scores.items()
-    }
+    return {name: check_both(name, both) for name, both in scores.items()}
 
 
 def _weights(model: nn.Module, scores: Mapping[str, Scores]) -> dict[str, Tensor]:
@@ -213,9 +215,9 @@ def _weights(model: nn.Module, scores: Mapping[str, Scores]) -> dict[str, Tensor
     return weights
 
 
-def _question(scores: Mapping[str, Scores], threshold: float, search: str) -> str:
+def _search_hash(scores: Mapping[str, Scores], threshold: float, search: str) -> str:
     """A hash of everything a result depends on but the model and the metric."""
-    digest = hashlib.sha256(f"{float(threshold)!r} {search}".encode())
+    digest = hashlib.sha256(f"{threshold!r} {search}".encode())
     for name, both in scores.items():
         digest.update(f"\n{name}".encode())
         for of_axis in both:

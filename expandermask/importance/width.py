@@ -122,28 +122,62 @@ def width_bound(
     for name, value in (("eps", eps), ("delta", delta)):
         if not 0 < value < 1:
             raise InvalidInputError(f"{name} must lie in (0, 1), got {value!r}")
-    if not constant > 0 or gamma < 0:
-        raise InvalidInputError(f"constant > 0 and gamma >= 0, got {constant!r} and {gamma!r}")
-    depth, total = len(layers), sum(layer.parameters for layer in layers)
-    strengths = [math.log(1 / (1 - p)) for p in numbers]
-    weakest = min(strengths)
+    if not 0 < constant < math.inf or not 0 <= gamma < math.inf:
+        raise InvalidInputError(
+            f"constant > 0 and gamma >= 0, both finite, got {constant!r} and {gamma!r}"
+        )
+    _require_sound(layers)
     widths = [float(layer.width) for layer in layers]
-    for _ in range(_ROUNDS):
-        errors = [_error(layers, i, widths[-1], eps) for i in range(depth)]
-        rho = constant * (total / weakest) ** (1 + gamma) * math.log(1 / min(*errors, delta))
-        before = widths
-        widths = [
-            max(
-                float(layer.width),
-                constant * layer.width / strength * math.log(1 / min(error, delta / rho)),
+    try:
+        for _ in range(_ROUNDS):
+            before = widths
+            widths, errors, rho = _step(layers, numbers, before, eps, delta, constant, gamma)
+            if not all(math.isfinite(width) for width in widths):
+                break
+            if all(math.isclose(a, b, rel_tol=1e-12) for a, b in zip(widths, before, strict=True)):
+                return WidthBound(tuple(widths), tuple(errors), rho, eps, delta, constant, gamma)
+    except (OverflowError, ZeroDivisionError):  # of numbers beyond those of floats
+        pass
+    raise InvalidInputError(
+        "the widths grow without end; use fewer layers, smaller norms, or a smaller gamma"
+    )
+
+
+def _step(
+    layers: Sequence[LayerSize],
+    densities: list[float],
+    widths: list[float],
+    eps: float,
+    delta: float,
+    constant: float,
+    gamma: float,
+) -> tuple[list[float], list[float], float]:
+    """The widths asked for if the last one is that of ``widths``; with eps_l and rho."""
+    total = sum(layer.parameters for layer in layers)
+    strengths = [-math.log1p(-p) for p in densities]
+    errors = [_error(layers, i, widths[-1], eps) for i in range(len(layers))]
+    power = (total / min(strengths)) ** (1 + gamma)
+    rho = constant * power * math.log(1 / min(*errors, delta))
+    asked = [
+        max(
+            float(layer.width),
+            constant * layer.width / strength * math.log(1 / min(error, delta / rho)),
+        )
+        for layer, strength, error in zip(layers, strengths, errors, strict=True)
+    ]
+    return asked, errors, rho
+
+
+def _require_sound(layers: Sequence[LayerSize]) -> None:
+    for i, layer in enumerate(layers):
+        numbers = layer.norm, layer.input_norm, layer.parameters
+        if layer.width < 1 or not all(0 <= x < math.inf for x in numbers):
+            raise InvalidInputError(
+                f"layers[{i}] must have a width of at least 1, and norms and parameters that are "
+                f"finite and at least 0, got {layer}"
             )
-            for layer, strength, error in zip(layers, strengths, errors, strict=True)
-        ]
-        if not all(math.isfinite(width) for width in widths):
-            break
-        if all(math.isclose(a, b, rel_tol=1e-12) for a, b in zip(widths, before, strict=True)):
-            return WidthBound(tuple(widths), tuple(errors), rho, eps, delta, constant, gamma)
-    raise InvalidInputError("the widths grow without end; use fewer layers or smaller norms")
+    if not any(layer.parameters for layer in layers):
+        raise InvalidInputError("layers have no nonzero parameters; the target computes nothing")
 
 
 @torch.no_grad()
@@ -164,7 +198,7 @@ def layer_sizes(
     Raises
     ------
     InvalidInputError
-        No batches, or a model in training mode.
+        No batches, a model in training mode, or inputs of a module that are not finite.
     AdapterError
         No module matches, or one is quantized.
     """
@@ -173,15 +207,19 @@ def layer_sizes(
     largest = dict.fromkeys(weights, 0.0)
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            features = inputs[0]
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            features = args[0] if args else kwargs.get("input")
             if isinstance(features, Tensor) and features.is_floating_point() and features.numel():
                 norm = float(features.abs().sum(dim=-1, dtype=torch.float64).max())
+                if not math.isfinite(norm):
+                    raise InvalidInputError(f"an input of {name!r} has NaN or infinite entries")
                 largest[name] = max(largest[name], norm)
 
         return hook
 
-    handles = [modules[name].register_forward_pre_hook(watch(name)) for name in weights]
+    handles = [
+        modules[name].register_forward_pre_hook(watch(name), with_kwargs=True) for name in weights
+    ]
     try:
         for batch in map(lambda b: on_device(b, device_of(model)), batch_list(batches)):
             model(**batch) if isinstance(batch, dict) else model(batch)

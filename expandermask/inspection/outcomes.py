@@ -15,8 +15,8 @@ from expandermask.errors import InvalidInputError
 from expandermask.files import write_document
 from expandermask.graphs.bipartite import as_bipartite
 from expandermask.inspection.products import ProductReport, product
-from expandermask.masks.bernoulli import check_density
 from expandermask.masks.plan import MaskPlan
+from expandermask.masks.schedules import density_of
 from expandermask.masks.targets import Shape
 from expandermask.tables import Tabled, text_table
 
@@ -201,11 +201,8 @@ def _expected(
     densities: Mapping[str, tuple[float, float]], name: str, shape: Shape, draws: int
 ) -> Expected:
     """Means for ``draws`` independent draws in each row."""
-    if name not in densities:
-        raise InvalidInputError(f"densities must name every module; {name!r} is missing")
     empty, some = [], []
-    for axis, size, density in zip(("row", "column"), shape, densities[name], strict=True):
-        p = check_density(f"{axis} density of {name!r}", density)
+    for size, p in zip(shape, density_of(densities, name), strict=True):
         empty.append(size * (1 - p) ** draws)
         some.append(1 - (1 - p) ** (draws * size))
     rows, columns = empty

@@ -101,14 +101,15 @@ def redraw(recipe: BernoulliRecipe, n1: int, n2: int) -> BipartiteGraph:
     """The mask of a recipe, of n1 x n2 entries."""
     require_memory(int(4 * n1 * n2 * recipe.density), f"a mask of {n1} x {n2}")
     stream = np.random.PCG64(recipe.seed)
-    rows = max(1, _CHUNK // n2)
-    degrees, rights = [], []
-    for start in range(0, n1, rows):
-        shape = (min(rows, n1 - start), n2)
-        kept = _kept(stream, shape[0] * n2, recipe.density).reshape(shape)
-        degrees.append(kept.sum(axis=1))
-        rights.append(np.nonzero(kept)[1].astype(np.int32))
-    starts = np.concatenate([[0], np.concatenate(degrees).cumsum()]).astype(np.int64)
+    degrees, rights = np.zeros(n1, dtype=np.int64), []
+    for start in range(0, n1 * n2, _CHUNK):
+        draws = min(_CHUNK, n1 * n2 - start)
+        kept = start + np.flatnonzero(_kept(stream, draws, recipe.density))
+        first = start // n2
+        counts = np.bincount(kept // n2 - first)
+        degrees[first : first + len(counts)] += counts
+        rights.append((kept % n2).astype(np.int32))
+    starts = np.concatenate([[0], degrees.cumsum()])
     return BipartiteGraph(starts, np.concatenate(rights), n2, recipe)
 
 

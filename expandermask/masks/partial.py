@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 from expandermask.errors import InvalidInputError, check_size
 from expandermask.graphs.bipartite import BipartiteGraph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
-from expandermask.masks.bernoulli import bernoulli, check_density, row_column
+from expandermask.masks.bernoulli import bernoulli, row_column
 from expandermask.masks.plan import MaskPlan
-from expandermask.masks.schedules import Density
-from expandermask.masks.scored import Scores, inverted, stochastic, targeted
+from expandermask.masks.schedules import density_of
+from expandermask.masks.scored import Scores, check_both, inverted, stochastic, targeted
 from expandermask.masks.targets import Shape
 
 Select = Literal["bernoulli", "elements", "targeted", "inverted", "stochastic"]
@@ -96,7 +96,9 @@ def partial_plan(
     r, seed = check_size("r", r), draw_seed(rng)
     masks, empty = {}, []
     for name, shape in shapes.items():
-        density = _density(densities, name)
+        if not isinstance(shape, tuple | list) or len(shape) != 2:
+            raise InvalidInputError(f"shape of {name!r} must be a pair (d, k), got {shape!r:.80}")
+        density = density_of(densities, name)
         own = _scores(scores, name, shape) if select in _BY_SCORE else None
         sides = {
             "A": (shape[1], density.columns, None if own is None else own.columns),
@@ -143,23 +145,10 @@ def _mask(
     return (targeted if select == "targeted" else inverted)(scores, keep, r)
 
 
-def _density(densities: Mapping[str, tuple[float, float]], name: str) -> Density:
-    found = densities.get(name)
-    if not isinstance(found, tuple | list) or len(found) != 2:
-        raise InvalidInputError(
-            f"densities must have (rows, columns) for every module; for {name!r} it has "
-            f"{found!r:.80}"
-        )
-    return Density(
-        check_density(f"row density of {name!r}", found[0]),
-        check_density(f"column density of {name!r}", found[1]),
-    )
-
-
 def _scores(scores: Mapping[str, Scores] | None, name: str, shape: Shape) -> Scores:
     if scores is None or name not in scores:
         raise InvalidInputError(f"scores must name every module, and {name!r} is missing")
-    found = Scores(*scores[name])
+    found = check_both(name, scores[name])
     if found.shape != tuple(shape):
         raise InvalidInputError(
             f"scores of {name!r} are of a (d, k) = {found.shape} weight, and it has {tuple(shape)}"

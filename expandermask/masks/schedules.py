@@ -23,6 +23,20 @@ class Density(NamedTuple):
     """Of the columns of A, the inputs."""
 
 
+def density_of(densities: Mapping[str, tuple[float, float]], name: str) -> Density:
+    """One module's densities; `InvalidInputError` unless there are two, each in (0, 1]."""
+    found = densities.get(name)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise InvalidInputError(
+            f"densities must have (rows, columns) for every module; for {name!r} it has "
+            f"{found!r:.80}"
+        )
+    return Density(
+        check_density(f"row density of {name!r}", found[0]),
+        check_density(f"column density of {name!r}", found[1]),
+    )
+
+
 def balanced(modules: Iterable[str], density: float) -> dict[str, Density]:
     """The same density for every module, rows and columns alike.
 

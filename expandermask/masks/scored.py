@@ -6,6 +6,7 @@ the scores, see `row_column`. Scores come from `expandermask.importance` or anyw
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -109,17 +110,19 @@ def stochastic(
     """
     found = check_scores("scores", scores)
     keep = _check_keep(keep, len(found))
-    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+    is_number = isinstance(temperature, int | float | np.number)
+    if not is_number or not 0 < temperature < float("inf"):
         raise InvalidInputError(
             f"temperature must be positive and finite, got {temperature!r}; use targeted() for the "
             "limit 0 and row_column() for infinity"
         )
+    found = found / np.abs(found).max()  # so that no square is beyond the range of floats
     deviation = found.std()
     logits = found / deviation if deviation > 0 else np.zeros_like(found)
-    with np.errstate(over="ignore"):
-        logits = (logits - logits.max()) / temperature
     noise = np.random.default_rng(draw_seed(rng)).gumbel(size=len(found))
-    return _rows(np.argsort(logits + noise, kind="stable")[len(found) - keep :], len(found), n2)
+    cold = temperature < 1  # the order is the same by either; neither overflows
+    keys = logits + noise * temperature if cold else logits / temperature + noise
+    return _rows(removal_order(keys)[len(found) - keep :], len(found), n2)
 
 
 def continuous(
@@ -144,7 +147,7 @@ def continuous(
     InvalidInputError
         An unknown module, or one that has not as many inputs as the other has outputs.
     """
-    found = {name: _checked(name, both) for name, both in scores.items()}
+    found = {name: check_both(name, both) for name, both in scores.items()}
     following = _following(found) if following is None else following
     for name, after in following.items():
         if missing := next((n for n in (name, after) if n not in found), None):
@@ -169,7 +172,12 @@ def removal_order(scores: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def check_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
     """``scores`` as float64; `InvalidInputError` unless a finite vector, not all zero."""
-    found = np.asarray(scores, dtype=np.float64)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            found = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError, np.exceptions.ComplexWarning) as error:
+        raise InvalidInputError(f"{name} must be a vector of real numbers: {error}") from None
     if found.ndim != 1 or found.size == 0:
         raise InvalidInputError(f"{name} must be a non-empty vector, got shape {found.shape}")
     if not np.isfinite(found).all():
@@ -179,14 +187,15 @@ def check_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
     return found
 
 
-def _checked(name: str, both: Any) -> Scores:
+def check_both(name: str, both: Any) -> Scores:
+    """Scores of a module's rows and columns, each by `check_scores`."""
     if not isinstance(both, tuple) or len(both) != 2:
         raise InvalidInputError(
             f"scores of {name!r} must be Scores(rows, columns), got {both!r:.80}"
         )
     return Scores(
-        check_scores(f"row scores of {name!r}", both[0]),
-        check_scores(f"column scores of {name!r}", both[1]),
+        check_scores(f"scores of the rows of {name!r}", both[0]),
+        check_scores(f"scores of the columns of {name!r}", both[1]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,9 @@ def heatmap(
 ) -> Axes:
     """One number for each module, layers across and kinds of module down; missing ones grey.
 
-    The layer of a module is the first number in its dotted name, its kind all that comes after.
+    The layer of a module is the first number in its dotted name, its kind all that comes after; and
+    all that comes before as well, where modules would else share a place, as those of an encoder
+    and a decoder.
 
     Parameters
     ----------
@@ -58,11 +60,12 @@ def heatmap(
     ['query', 'value']
     """
     numbers = _finite(values)
-    kinds = list(dict.fromkeys(_kind(name) for name in numbers))
+    kind_of = _kinds(numbers)
+    kinds = list(dict.fromkeys(kind_of.values()))
     layers = sorted({layer_number(name) for name in numbers}, key=lambda n: (n is None, n or 0))
     grid = np.full((len(kinds), len(layers)), np.nan)
     for name, value in numbers.items():
-        grid[kinds.index(_kind(name)), layers.index(layer_number(name))] = value
+        grid[kinds.index(kind_of[name]), layers.index(layer_number(name))] = value
     size = (max(4.0, 1.9 + 0.55 * len(layers)), max(2.2, 1.2 + 0.36 * len(kinds)))
     ax = new_axes(ax, size=size)
     low, high = limits if limits is not None else (np.nanmin(grid), np.nanmax(grid))
@@ -106,7 +109,8 @@ def over_depth(
     Raises
     ------
     InvalidInputError
-        Nothing to draw, values that are not finite, or a name without a layer's number.
+        Nothing to draw, values that are not finite, a name without a layer's number, or a spread of
+        other layers than its curve.
 
     Examples
     --------
@@ -126,7 +130,11 @@ def over_depth(
         color, marker = METHODS[i % len(METHODS)], _MARKERS[i % len(_MARKERS)]
         ax.plot(layers, means, color=color, marker=marker, ms=4.5, lw=1.4, label=method)
         if spread is not None and method in spread:
-            _, widths = _by_layer(spread[method])
+            places, widths = _by_layer(spread[method])
+            if places != layers:
+                raise InvalidInputError(
+                    f"spread of {method!r} is of layers {places}, and its curve of {layers}"
+                )
             band = np.array(means) - widths, np.array(means) + widths
             ax.fill_between(layers, *band, color=color, alpha=0.18, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -157,11 +165,20 @@ def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return numbers
 
 
-def _kind(name: str) -> str:
-    """What comes after the layer's number in a module's name, or all of it."""
-    parts = name.split(".")
-    place = next((i for i, part in enumerate(parts[:-1]) if part.isdecimal()), None)
-    return name if place is None else ".".join(parts[place + 1 :])
+def _kinds(names: Iterable[str]) -> dict[str, str]:
+    """The kind of every module: what comes after the layer's number in its name, or all of it.
+
+    With what comes before, if two of a layer would be of one kind.
+    """
+    parts = {}
+    for name in names:
+        every = name.split(".")
+        place = next((i for i, part in enumerate(every[:-1]) if part.isdecimal()), None)
+        parts[name] = ([], every) if place is None else (every[:place], every[place + 1 :])
+    kinds = {name: ".".join(after) for name, (_, after) in parts.items()}
+    if len({(layer_number(name), kind) for name, kind in kinds.items()}) == len(kinds):
+        return kinds
+    return {name: ".".join(before + after) for name, (before, after) in parts.items()}
 
 
 def _write_numbers(ax: Axes, grid: np.ndarray, low: float, high: float) -> None:

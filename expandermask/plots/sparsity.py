@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from expandermask.errors import InvalidInputError
 from expandermask.masks.targets import layer_number
 from expandermask.plots._axes import BOUND, new_axes
@@ -42,23 +44,23 @@ def density_curves(result: SparsityResult, ax: Axes | None = None, *, axis: str 
         raise InvalidInputError("the result has no modules to draw")
     ax = new_axes(ax)
     layers = [layer_number(name) or 0 for name in result.modules]
-    shades = matplotlib.colormaps["cividis_r"]
-    span = max(max(layers) - min(layers), 1)
-    for layer, module in zip(layers, result.modules.values(), strict=True):
+    low, high = min(layers), max(*layers, min(layers) + 1)
+    shades = matplotlib.cm.ScalarMappable(
+        matplotlib.colors.Normalize(low - (high - low) / 9, high),  # the lightest is hard to see
+        matplotlib.colormaps["cividis_r"],
+    )
+    colors = shades.to_rgba(np.array(layers))
+    for color, module in zip(colors, result.modules.values(), strict=True):
         found = getattr(module, axis)
         points = sorted({(found.size, result.baseline), *found.curve})
         x, y = [kept / found.size for kept, _ in points], [value for _, value in points]
-        color = shades(0.1 + 0.9 * (layer - min(layers)) / span)
         ax.plot(x, y, color=color, lw=0.8, alpha=0.7)
         ax.plot(found.density, dict(points)[found.kept], "o", color=color, ms=4)
     least = result.threshold * result.baseline
     ax.axhline(least, color=BOUND, lw=1)
     text = f"{result.threshold:g} of the untouched model's"
     ax.text(1, least, text, color=BOUND, ha="right", va="bottom", fontsize="small")
-    scale = matplotlib.cm.ScalarMappable(
-        matplotlib.colors.Normalize(min(layers), max(max(layers), min(layers) + 1)), shades
-    )
-    ax.figure.colorbar(scale, ax=ax, label="layer")
+    ax.figure.colorbar(shades, ax=ax, label="layer").ax.set_ylim(low, high)
     ax.set_xlabel(f"fraction of {axis} kept in one module")
     ax.set_ylabel("metric of the model")
     return ax

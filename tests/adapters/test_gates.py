@@ -163,10 +163,25 @@ def test_switching_gives_gates_the_flags_they_had() -> None:
     set_adapters(model, "other")
     assert [g.requires_grad for g in (own.rank_gate, own.module_gate)] == [False, False]
     assert other.rank_gate.requires_grad
+    own.module_gate.requires_grad_(True)  # while it waits; freezing once more takes that back
+    own.let_train(False)
+    assert not own.module_gate.requires_grad
     for _ in range(2):
         set_adapters(model, "default")
     assert [g.requires_grad for g in (own.rank_gate, own.module_gate)] == [False, True]
     assert not other.rank_gate.requires_grad
+
+
+def test_a_new_gate_on_a_waiting_adapter_has_its_own_flag() -> None:
+    model = mlp()
+    attached(model)
+    own = model[0].adapter("default")
+    own.set_rank_gate(nn.Parameter(torch.ones(16), requires_grad=False))
+    own.let_train(False)
+    own.set_rank_gate(nn.Parameter(torch.ones(16)))
+    assert not own.rank_gate.requires_grad
+    own.let_train(True)
+    assert own.rank_gate.requires_grad
 
 
 def test_a_gate_put_on_frozen_values_leaves_them_frozen() -> None:

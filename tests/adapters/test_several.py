@@ -27,6 +27,7 @@ from expandermask.adapters import (
     set_adapters,
     unmerge,
 )
+from expandermask.adapters.attachment import attachment
 from expandermask.errors import AdapterError, InvalidInputError
 from tests.adapters.models import ENCODER, bert, layers, logits, same, state, trainable
 
@@ -173,6 +174,17 @@ def test_a_model_detached_in_the_disabled_block_stays_so() -> None:
     assert same(state(model), state(bert()))
 
 
+def test_a_block_that_cannot_begin_leaves_the_adapters_running() -> None:
+    model = two(NEWS, AdapterConfig(r=8, target_modules=["query"], modules_to_save=["classifier"]))
+    head = model.classifier
+    model.to("meta")  # where the head that is out of the model cannot follow it
+    with pytest.raises(RuntimeError), disable_adapters(model):
+        pytest.fail("the block began")
+    assert active_adapters(model) == ("news",)
+    assert model.classifier is head
+    assert all(layer.active for layer in layers(model) if "news" in layer.adapters)
+
+
 def test_deleting_leaves_no_trace() -> None:
     model = two()
     delete_adapter(model, "news")
@@ -180,6 +192,7 @@ def test_deleting_leaves_no_trace() -> None:
     assert len(layers(model)) == 4
     assert torch.equal(model.classifier.weight, bert().classifier.weight)
     assert not any("news" in name for name in model.state_dict())
+    assert not attachment(model).originals
     with pytest.raises(AdapterError, match="'films' is the last adapter"):
         delete_adapter(model, "films")
     detach(model)

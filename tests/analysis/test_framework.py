@@ -106,6 +106,10 @@ def test_means_and_paired_tests_are_scipys() -> None:
     assert (high - low) / 2 == pytest.approx(half)
     assert paired([1.0], [0.0])["p"] is None
     assert paired([1.0, 2.0], [0.0, 1.0])["interval"] is None
+    rounded = paired([80.1, 81.2, 79.3], [79.8, 80.9, 79.0])  # 0.3 each, but for rounding
+    assert rounded["difference"] == pytest.approx(0.3)
+    assert rounded["p"] is None
+    assert paired([0.0, 0.0], [0.0, 0.0])["p"] is None
 
 
 def test_correlations_are_scipys_and_their_intervals_cover() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification
 
 from expandermask.adapters import AdapterConfig, attach
 from expandermask.errors import InvalidInputError
@@ -178,3 +178,103 @@ def test_losses_that_are_not_finite_numbers_are_refused() -> None:
             )
     with pytest.raises(InvalidInputError, match="modules_per_pass must be at least 1"):
         snip_scores(mlp(), cut(data(), [24]), modules_per_pass=0)
+
+
+def tokens() -> tuple[BertForTokenClassification, dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    model = BertForTokenClassification(small_bert().config).double().eval()
+    generator = torch.Generator().manual_seed(4)
+    ids, labels = (torch.randint(0, n, (6, 7), generator=generator) for n in (50, 2))
+    labels[0, 3:] = labels[1:3, 1:] = -100
+    return model, {"input_ids": ids, "labels": labels}
+
+
+def test_tokens_count_by_their_labels_however_the_data_are_cut() -> None:
+    model, whole = tokens()
+    name = "bert.encoder.layer.0.attention.self.query"
+    wanted = snip_scores(model, [whole])[name]
+    for cuts in ([2, 2, 2], [1, 5], [3, 3]):
+        parts = zip(*(whole[key].split(cuts) for key in whole), strict=True)
+        batches = [dict(zip(whole, part, strict=True)) for part in parts]
+        found = snip_scores(model, batches)[name]
+        np.testing.assert_allclose(found.rows, wanted.rows, rtol=1e-9)
+    unlabelled = whole | {"labels": torch.full((6, 7), -100)}
+    found = snip_scores(model, [whole, unlabelled])[name]
+    np.testing.assert_allclose(found.rows, wanted.rows, rtol=1e-9)
+    with pytest.raises(InvalidInputError, match="no labelled rows"):
+        snip_scores(model, [unlabelled])
+
+
+def test_labels_of_tokens_beyond_the_classes_are_refused() -> None:
+    model, whole = tokens()
+    whole["labels"][0, 0] = 7
+    with pytest.raises(InvalidInputError, match="labels are -100 to 7"):
+        snip_scores(model, [whole])
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_numbers_of_half_precision_do_not_vanish(kind: str, dtype: torch.dtype) -> None:
+    model = mlp(dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.05)
+    model, (x, y) = model.to(dtype), data(dtype=dtype)
+    found = FUNCTIONS[kind](model, [(x, y)])
+    wanted = FUNCTIONS[kind](model.double(), [(x.double(), y)])
+    for name in found:
+        np.testing.assert_allclose(found[name].rows, wanted[name].rows, rtol=0.05)
+
+
+def test_batches_without_rows_weigh_nothing() -> None:
+    pair, nothing = data(), (torch.empty(0, 6).double(), torch.empty(0, dtype=torch.long))
+    wanted = snip_scores(mlp(), [pair])
+    found = snip_scores(mlp(), [nothing, pair, nothing])
+    np.testing.assert_allclose(found["0"].rows, wanted["0"].rows, rtol=1e-9)
+    with pytest.raises(InvalidInputError, match="no labelled rows"):
+        snip_scores(mlp(), [nothing])
+
+
+def test_a_submodule_in_training_mode_is_named() -> None:
+    model = mlp()
+    model[2].train()
+    with pytest.raises(InvalidInputError, match="its submodule '2' is training"):
+        snip_scores(model, [data()])
+
+
+def test_gradients_flow_where_the_caller_has_turned_them_off() -> None:
+    wanted = snip_scores(mlp(), [data()])["0"].rows
+    model, pair = mlp(), data()
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            np.testing.assert_array_equal(snip_scores(model, [pair])["0"].rows, wanted)
+
+
+def test_an_embedding_of_sparse_gradients_is_scored() -> None:
+    class Table(nn.Module):
+        def __init__(self, sparse: bool) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.table, self.out = nn.Embedding(11, 6, sparse=sparse), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.table(x).mean(dim=1))
+
+    ids, y = torch.arange(24).view(8, 3) % 9, torch.arange(8) % 3
+    one, other = (
+        snip_scores(Table(s).eval(), [(ids, y)], ["table"])["table"] for s in (True, False)
+    )
+    assert one.shape == (6, 11)
+    np.testing.assert_allclose(one.columns, other.columns, rtol=1e-6)
+    assert not one.columns[9:].any()
+
+
+@pytest.mark.parametrize("cuts", [[24], [12, 12]])
+def test_a_finite_loss_with_a_gradient_that_is_not_is_refused(cuts: list[int]) -> None:
+    model = mlp()
+    before = states(model)
+    with pytest.raises(InvalidInputError, match="gradient of '4' has NaN or infinite entries"):
+        snip_scores(
+            model, cut(data(), cuts), ["4"], loss=lambda m, b: (m(b[0]) * 0).abs().sum().sqrt()
+        )
+    assert unchanged(before, model)

@@ -66,3 +66,43 @@ def test_bad_input_leaves_the_head_as_it_was() -> None:
             call()
     model.eval()
     assert all(torch.equal(a[1], b[1]) for a, b in zip(before, states(model), strict=True))
+
+
+def test_features_that_are_nan_and_batches_without_rows_are_refused() -> None:
+    model, (x, y) = body_and_head(), data()
+    before = states(model)
+    with pytest.raises(InvalidInputError, match="NaN or infinite features"):
+        fit_head(model, [(x * float("nan"), y)])
+    with pytest.raises(InvalidInputError, match="no rows at all"):
+        fit_head(model, [(x[:0], y[:0])])
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(before, states(model), strict=True))
+    assert not model.classifier._forward_pre_hooks
+
+
+def test_a_head_may_be_called_by_keyword() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(6, 3).double()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(input=x)
+
+    x, y = data()
+    named, plain = Named().eval(), nn.Sequential()
+    plain.add_module("head", nn.Linear(6, 3).double())
+    fit_head(named, [(x, y)])
+    fit_head(plain.eval(), [(x, y)])
+    assert torch.equal(named.head.weight, plain.head.weight)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3])
+def test_a_feature_that_never_changes_is_no_trouble(value: float) -> None:
+    model, (x, y) = body_and_head(), data()
+    with torch.no_grad():
+        model.body.weight[0], model.body.bias[0] = 0.0, value
+    fit_head(model, [(x, y)])
+    assert float(model.classifier.weight.detach().abs().max()) < 10
+    loss = functional.cross_entropy(model(x), y)
+    (slope,) = torch.autograd.grad(loss, model.classifier.bias)
+    assert float(slope.abs().max()) < 1e-4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
-from expandermask.importance import SparsityResult, accuracy, derive_sparsity, svd_scores
+from expandermask.files import seal
+from expandermask.importance import (
+    AxisSparsity,
+    ModuleSparsity,
+    SparsityResult,
+    accuracy,
+    derive_sparsity,
+    svd_scores,
+)
+from expandermask.importance.batches import on_device
 from expandermask.masks import Scores
 from tests.importance.models import cut, data, mlp, states, unchanged
 
@@ -59,6 +69,12 @@ def by_hand(
         del left[worst]
         passing.append(metric(without(model, name, axis, gone)) >= least)
     return passing
+
+
+def sealed(data: dict[str, object]) -> str:
+    """An altered document with a seal that fits, as anyone can make one."""
+    body = {name: value for name, value in data.items() if name != "seal"}
+    return json.dumps(body | {"seal": seal(body)})
 
 
 @settings(max_examples=25, deadline=None)
@@ -150,7 +166,9 @@ def test_a_file_of_another_question_is_refused(tmp_path: Path) -> None:
             derive_sparsity(model, scores, metric, resume=file, progress=False, **change)
     with pytest.raises(InvalidInputError, match="another search, threshold or scores"):
         derive_sparsity(model, {"0": scores["0"]}, metric, resume=file, progress=False)
-    with pytest.raises(InvalidInputError, match="another model or metric"):
+    with pytest.raises(
+        InvalidInputError, match=r"another metric: that of its untouched model is 1\.0"
+    ):
         derive_sparsity(model, scores, lambda _: 0.5, resume=file, progress=False)
     assert file.read_bytes() == kept
     file.write_bytes(kept[:-20])
@@ -168,6 +186,70 @@ def test_results_go_through_files(tmp_path: Path) -> None:
     for text in ("{}", found.to_json().replace('"kept": ', '"kept": 9'), found.to_json()[:-9]):
         with pytest.raises(FileFormatError):
             SparsityResult.from_json(text)
+
+
+ROWS = "modules", "0", "rows"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ((*ROWS, "curve", 0), [1, 10**400], "no point of its curve"),
+        ((*ROWS, "curve", 0), [9, 1.0], "no point of its curve"),
+        ((*ROWS, "curve", 0), [-1, 1.0], "no point of its curve"),
+        ((*ROWS, "size"), 10**400, "of size=1000"),
+        ((*ROWS, "curve"), [], "nowhere on its curve"),
+        (("threshold",), -5.0, "threshold=-5.0"),
+        (("threshold",), 1.5, "threshold=1.5"),
+        (("baseline",), -1.0, "baseline=-1.0"),
+        (("search",), "guess", "search='guess' is none of"),
+    ],
+)
+def test_altered_results_are_refused(place: tuple[str | int, ...], value: object, message: str):
+    model = mlp()
+    found = derive_sparsity(model, svd_scores(model), fitting(model), progress=False)
+    assert 0 < found.modules["0"].rows.kept < 9
+    data = json.loads(found.to_json())
+    inner = data
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    with pytest.raises(FileFormatError, match=message):
+        SparsityResult.from_json(sealed(data))
+    with pytest.raises(FileFormatError, match="the seal does not fit"):
+        SparsityResult.from_json(json.dumps(json.loads(found.to_json()) | {"threshold": 0.8}))
+
+
+def test_a_file_of_another_model_with_the_same_metric_is_refused(tmp_path: Path) -> None:
+    model, file = mlp(), tmp_path / "sparsity.json"
+    scores, metric = svd_scores(model), fitting(model)
+    derive_sparsity(model, scores, metric, resume=file, progress=False)
+    derive_sparsity(mlp(), scores, metric, resume=file, progress=False)
+    with torch.no_grad():
+        model[4].bias[0] += 1e-9
+    assert metric(model) == 1.0
+    with pytest.raises(InvalidInputError, match="another model: not all of its values"):
+        derive_sparsity(model, scores, metric, resume=file, progress=False)
+
+
+def test_finished_axes_that_are_not_the_models_are_refused(tmp_path: Path) -> None:
+    model, file = mlp(), tmp_path / "sparsity.json"
+    scores, metric = svd_scores(model), fitting(model)
+    derive_sparsity(model, scores, metric, resume=file, progress=False)
+    whole = json.loads(file.read_text())
+    name, axis, found = whole["done"][0]
+    for entry in (
+        ["other", axis, found],
+        [name, "diagonals", found],
+        [name, axis, found | {"size": found["size"] + 1}],
+        [name, axis],
+    ):
+        file.write_text(sealed(whole | {"done": [entry, *whole["done"][1:]]}))
+        with pytest.raises(FileFormatError, match=r"sparsity in progress: (?!.*seal)"):
+            derive_sparsity(model, scores, metric, resume=file, progress=False)
+    file.write_text(sealed(whole | {"done": 2 * whole["done"]}))
+    with pytest.raises(FileFormatError, match="there twice"):
+        derive_sparsity(model, scores, metric, resume=file, progress=False)
 
 
 def test_a_module_nothing_is_needed_of_is_told(tmp_path: Path) -> None:
@@ -255,3 +337,66 @@ def test_accuracy_counts_rows_over_batches_of_any_size() -> None:
     right = float((model(x).argmax(1) == y).double().mean())
     for cuts in ([24], [1, 23], [5, 5, 14]):
         assert accuracy(cut((x, y), cuts))(model) == pytest.approx(right, abs=1e-12)
+
+
+def test_accuracy_of_nothing_or_of_nan_is_refused() -> None:
+    model, (x, y) = mlp(), data()
+    with pytest.raises(InvalidInputError, match="batches have no rows"):
+        accuracy([(x[:0], y[:0])])(model)
+    assert accuracy([(x[:0], y[:0]), (x, y)])(model) == accuracy([(x, y)])(model)
+    with pytest.raises(InvalidInputError, match="logits of a batch have NaN"):
+        accuracy([(x * float("nan"), y)])(model)
+
+
+def test_a_threshold_of_numpy_is_a_number() -> None:
+    model = mlp()
+    found = derive_sparsity(
+        model, svd_scores(model), lambda _: 1.0, threshold=np.float32(0.5), progress=False
+    )
+    assert type(found.threshold) is float
+    assert SparsityResult.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("both", [np.ones(9), (np.ones(9),), (np.ones(9), np.ones(6), 1)])
+def test_scores_that_are_no_pair_are_refused(both: object) -> None:
+    with pytest.raises(InvalidInputError, match=r"'0' must be Scores\(rows, columns\)"):
+        derive_sparsity(mlp(), {"0": both}, lambda _: 1.0, progress=False)  # type: ignore[dict-item]
+
+
+def test_evaluations_are_all_calls_of_the_metric() -> None:
+    model, calls = mlp(), 0
+    own = fitting(model)
+
+    def metric(model: nn.Module) -> float:
+        nonlocal calls
+        calls += 1
+        return own(model)
+
+    assert derive_sparsity(model, svd_scores(model), metric, progress=False).evaluations == calls
+
+
+def test_a_search_in_another_order_is_another(tmp_path: Path) -> None:
+    model, file = mlp(), tmp_path / "sparsity.json"
+    metric, scores = fitting(model), {"0": Scores(np.arange(1.0, 10), np.arange(1.0, 7))}
+    derive_sparsity(model, scores, metric, resume=file, progress=False)
+    same = {"0": Scores(*(2 * s for s in scores["0"]))}
+    derive_sparsity(model, same, metric, resume=file, progress=False)
+    turned = {"0": Scores(scores["0"].rows, scores["0"].columns[::-1].copy())}
+    with pytest.raises(InvalidInputError, match="another search, threshold or scores"):
+        derive_sparsity(model, turned, metric, resume=file, progress=False)
+
+
+def test_a_module_without_rows_or_without_columns_has_no_density() -> None:
+    none, some = AxisSparsity(4, 0, ((2, 1.0), (0, 1.0))), AxisSparsity(4, 4, ((3, 0.1),))
+    modules = {"a": ModuleSparsity(none, some), "b": ModuleSparsity(some, none)}
+    modules["c"] = ModuleSparsity(some, some)
+    found = SparsityResult(1.0, 0.9, "one-by-one", modules)
+    assert (found.nothing_kept, list(found.densities)) == (("a", "b"), ["c"])
+
+
+def test_batches_go_to_the_models_device_however_deep() -> None:
+    x = torch.ones(2)
+    moved = on_device(({"a": x, "b": [x, "text"]}, x), torch.device("meta"))
+    inputs, labels = moved
+    assert all(t.is_meta for t in (inputs["a"], inputs["b"][0], labels))
+    assert inputs["b"][1] == "text"

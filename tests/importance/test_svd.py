@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from expandermask.errors import AdapterError, InvalidInputError
-from expandermask.importance import svd_scores
+from expandermask.importance import svd, svd_scores
 from tests.importance.models import mlp, states, unchanged
 
 
@@ -81,5 +81,20 @@ def test_bad_weights_are_refused() -> None:
         svd_scores(model)
     with pytest.raises(AdapterError, match="meta device"):
         svd_scores(mlp().to("meta"))
+    packed = mlp()
+    packed[0].weight = nn.Parameter(torch.zeros(54))
+    with pytest.raises(AdapterError, match="the weight of '0' is packed"):
+        svd_scores(packed)
     with pytest.raises(AdapterError, match="matches no linear"):
         svd_scores(mlp(), ["nothing"])
+
+
+@pytest.mark.parametrize("shape", [(3, 50), (50, 3)])
+def test_only_the_smaller_gram_matrix_is_made(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    own = svd._gram_norms
+    monkeypatch.setattr(svd, "_gram_norms", lambda w: seen.append(tuple(w.shape)) or own(w))
+    svd_scores(nn.Sequential(nn.Linear(shape[1], shape[0])))
+    assert seen == [(50, 3)]

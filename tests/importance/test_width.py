@@ -75,6 +75,13 @@ def test_sizes_of_a_model_are_measured() -> None:
         ({"delta": 1.0}, r"delta must lie in \(0, 1\)"),
         ({"constant": 0.0}, "constant > 0"),
         ({"gamma": -1.0}, "gamma >= 0"),
+        ({"gamma": float("nan")}, "gamma >= 0, both finite"),
+        ({"constant": float("inf")}, "both finite, got inf"),
+        ({"gamma": 1000.0}, "grow without end"),
+        ({"layers": [LayerSize(0, 1.0, 1.0, 9)]}, r"layers\[0\] must have a width"),
+        ({"layers": [*LAYERS, LayerSize(4, float("nan"), 1.0, 9)]}, r"layers\[3\].*finite"),
+        ({"layers": [LayerSize(4, 1.0, float("inf"), 9)]}, r"layers\[0\].*finite"),
+        ({"layers": [LayerSize(4, 0.0, 1.0, 0)]}, "no nonzero parameters"),
     ],
 )
 def test_bad_input(changes: dict[str, object], message: str) -> None:
@@ -86,3 +93,26 @@ def test_bad_input(changes: dict[str, object], message: str) -> None:
 def test_a_training_model_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="layer_sizes needs"):
         layer_sizes(nn.Sequential(nn.Linear(2, 2)), [torch.ones(1, 2)])
+
+
+def test_small_densities_are_not_rounded_to_zero() -> None:
+    one, other = (
+        width_bound(LAYERS, p, eps=0.1, delta=0.1, constant=p).widths[0] for p in (1e-18, 1e-12)
+    )
+    assert 1 < one / other < 1.5  # C / p is 1, the rest grows by logarithms
+
+
+def test_inputs_are_measured_however_they_are_given_and_must_be_finite() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 3).double()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(input=x)
+
+    (x, _), model = data(), Named().eval()
+    assert layer_sizes(model, [x])["layer"].input_norm == float(x.abs().sum(1).max())
+    with pytest.raises(InvalidInputError, match="an input of 'layer' has NaN"):
+        layer_sizes(model, [x, x * float("nan")])
+    assert not model.layer._forward_pre_hooks

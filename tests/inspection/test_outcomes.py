@@ -66,6 +66,9 @@ def test_empty_disconnected_and_missing_modules_are_named() -> None:
         (7, 7),
     ]
     text = str(found)
+    dead = [m.product.dead_ranks for m in found.modules.values() if m.product is not None]
+    assert dead == [1, 1]
+    assert "ranks in neither mask               2" in text
     assert "of which nothing is kept            1: c" in text
     assert "product graphs that fall apart      2: a, b" in text
     assert json.loads(found.to_json())["modules"]["c"]["product"] is None
@@ -77,7 +80,9 @@ def test_bad_input() -> None:
         mask_outcomes(plan, kept="columns")
     with pytest.raises(InvalidInputError, match=r"shapes has None for 'b', and the plan \(5, 3\)"):
         mask_outcomes(plan, shapes={"a": (6, 4)})
-    with pytest.raises(InvalidInputError, match="'b' is missing"):
+    with pytest.raises(InvalidInputError, match="for 'b' it has None"):
         mask_outcomes(plan, densities={"a": (0.5, 0.5)})
+    with pytest.raises(InvalidInputError, match=r"for 'a' it has \(0.5, 0.5, 0.5\)"):
+        mask_outcomes(plan, densities={"a": (0.5, 0.5, 0.5)})  # type: ignore[dict-item]
     with pytest.raises(InvalidInputError, match="row density of 'a' must lie"):
         mask_outcomes(plan, densities=balanced(["b"], 0.5) | {"a": (0, 1)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,8 @@ from scipy import stats
 
 from expandermask import MaskPlan
 from expandermask.errors import FileFormatError, InvalidInputError, TooLargeError
-from expandermask.masks import bernoulli, row_column
+from expandermask.graphs.bipartite import BipartiteGraph
+from expandermask.masks import bernoulli, row_column, targeted
 from expandermask.masks.edges import read_edges, write_edges
 
 DENSITIES = st.floats(0.01, 1.0)
@@ -80,6 +82,16 @@ def test_large_masks_are_drawn_in_pieces_as_in_one() -> None:
     draws = np.random.PCG64(3).random_raw(3000 * 1500) >> 11
     wanted = (draws < 0.001 * 2**53).reshape(3000, 1500)
     assert np.array_equal(bernoulli(3000, 1500, 0.001, rng=3).mask(), wanted)
+    wide = wanted.reshape(1, -1)  # a row is longer than a piece
+    assert bernoulli(1, wide.size, 0.001, rng=3).rights.tolist() == np.flatnonzero(wide).tolist()
+
+
+@pytest.mark.parametrize("make", [bernoulli, row_column])
+def test_masks_beyond_the_memory_are_refused(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = psutil.virtual_memory()._replace(available=2**27)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(TooLargeError, match=r"a mask of .* needs about"):
+        make(2**17, 2**10, 0.5, rng=0)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +133,16 @@ def test_altered_recipes_are_refused(
         read_edges(written, "mask")
 
 
+def test_rows_that_are_kept_twice_are_refused_whatever_the_hash() -> None:
+    written = write_edges(targeted(np.arange(5), 2, 3))
+    assert written["kept"] == "AwQ="
+    forged = BipartiteGraph(
+        np.array([0, 0, 0, 0, 3, 3]), np.tile(np.arange(3, dtype=np.int32), 2), 3
+    )
+    with pytest.raises(FileFormatError, match="must ascend"):
+        read_edges(written | {"kept": "AwM=", "sha256": forged.digest}, "mask")
+
+
 def test_an_edge_count_that_is_not_the_masks_is_refused_with_the_plan() -> None:
     plan = MaskPlan.from_masks(
         {"m": (bernoulli(20, 4, 0.5, rng=1), bernoulli(12, 4, 0.5, rng=2))}, rng=0
@@ -129,6 +151,36 @@ def test_an_edge_count_that_is_not_the_masks_is_refused_with_the_plan() -> None:
     data["modules"]["m"]["A"]["num_edges"] += 1
     with pytest.raises(FileFormatError, match="num_edges"):
         MaskPlan.from_dict(data)
+
+
+def test_a_small_plan_that_asks_for_endless_draws_is_refused_at_once() -> None:
+    n, r = 2**20, 64
+    plan = MaskPlan.from_masks({"m": (bernoulli(4, r, 0.5, rng=1), bernoulli(4, r, 0.5, rng=2))})
+    data = plan.to_dict()
+    mask = {
+        "n1": n,
+        "n2": r,
+        "sha256": "0" * 64,
+        "num_edges": 1,
+        "bernoulli": {"density": 1e-8, "seed": 0, "version": 1},
+    }
+    data["modules"] = {f"m{i}": {"A": mask, "B": mask} for i in range(33)}
+    with pytest.raises(TooLargeError, match="4429185024 draws"):
+        MaskPlan.from_dict(data)
+
+
+def test_an_empty_mask_is_refused_with_the_plan() -> None:
+    a, b = bernoulli(20, 4, 0.5, rng=1), row_column(12, 4, 0.5, rng=2)
+    empty = bernoulli(20, 4, 1e-9, rng=0), targeted(np.arange(20), 1, 4)
+    assert empty[0].num_edges == 0
+    data = MaskPlan.from_masks({"m": (a, b)}, rng=0).to_dict()
+    for written in (
+        write_edges(empty[0]),
+        {k: v for k, v in write_edges(empty[1]).items() if k != "kept"} | {"kept": ""},
+    ):
+        data["modules"]["m"]["A"] = written
+        with pytest.raises(FileFormatError, match="keeps nothing"):
+            MaskPlan.from_dict(data)
 
 
 def test_a_plan_keeps_recipes_and_comes_back() -> None:

@@ -83,6 +83,17 @@ def test_modules_and_sides_draw_apart_and_seeds_repeat() -> None:
     assert alone["b"] == plan["b"]
 
 
+@pytest.mark.parametrize("select", ["bernoulli", "elements", "targeted", "stochastic"])
+def test_rows_are_of_b_and_columns_of_a(select: str) -> None:
+    shapes = {"m": (400, 200)}
+    rng = np.random.default_rng(0)
+    own = {"m": Scores(rng.random(400), rng.random(200))}
+    plan = partial_plan(shapes, {"m": (0.2, 0.7)}, r=5, select=select, scores=own, rng=4)
+    assert plan["m"].b.num_edges / (5 * 400) == pytest.approx(0.2, abs=0.08)
+    assert plan["m"].a.num_edges / (5 * 200) == pytest.approx(0.7, abs=0.1)
+    assert plan.seed == 4  # of the first values, too
+
+
 def test_single_elements_have_recipes() -> None:
     plan = partial_plan(SHAPES, balanced(SHAPES, 0.5), r=4, select="elements", rng=0)
     assert all(p.a.recipe is not None and p.b.recipe is not None for p in plan.values())
@@ -103,6 +114,11 @@ def test_modules_of_which_nothing_is_kept_are_left_out_and_named() -> None:
     [
         ({"select": "best"}, "select must be one of"),
         ({"shapes": {}}, "shapes is empty"),
+        ({"shapes": {"a": 3}}, r"shape of 'a' must be a pair \(d, k\), got 3"),
+        (
+            {"select": "targeted", "scores": {n: (np.ones(3),) for n in SHAPES}},
+            r"must be Scores\(rows, columns\)",
+        ),
         ({"densities": {}}, "for 'layer.0.up' it has None"),
         ({"densities": dict.fromkeys(SHAPES, 0.5)}, "for 'layer.0.up' it has 0.5"),
         ({"densities": dict.fromkeys(SHAPES, (0.0, 0.5))}, r"row density of 'layer.0.up' must lie"),

@@ -64,9 +64,12 @@ def test_stochastic_draws_by_softmax_without_replacement(temperature: float) -> 
 
 def test_stochastic_at_its_limits() -> None:
     scores = [3.0, 1.0, 2.0, 5.0, 4.0]
-    assert all(
-        kept(stochastic(scores, 2, 1, temperature=1e-300, rng=s)) == [3, 4] for s in range(9)
-    )
+    for t in (1e-300, 5e-324):
+        for order in (1, -1):
+            found = [
+                kept(stochastic(scores[::order], 2, 1, temperature=t, rng=s)) for s in range(9)
+            ]
+            assert found == 9 * [[3, 4] if order == 1 else [0, 1]]
     hot = [kept(stochastic(scores, 1, 1, temperature=1e12, rng=s))[0] for s in range(2000)]
     assert stats.chisquare(np.bincount(hot, minlength=5)).pvalue > 1e-3
     equal = [kept(stochastic([2.0] * 5, 1, 1, rng=s))[0] for s in range(2000)]
@@ -78,6 +81,8 @@ def test_temperature_does_not_feel_the_scores_unit() -> None:
     for seed in range(50):
         one, other = (stochastic(scores * unit, 2, 1, rng=seed) for unit in (1, 1e-9))
         assert one == other
+        for unit in (2.0**-700, 2.0**700):  # whose squares are beyond the range of floats
+            assert stochastic(scores * unit, 2, 1, rng=seed) == one
 
 
 @pytest.mark.parametrize(
@@ -86,6 +91,9 @@ def test_temperature_does_not_feel_the_scores_unit() -> None:
         (lambda: targeted([], 1, 1), "non-empty vector"),
         (lambda: targeted([[1.0]], 1, 1), "non-empty vector"),
         (lambda: targeted([1.0, float("nan")], 1, 1), "must be finite, got nan"),
+        (lambda: targeted(["a"], 1, 1), "must be a vector of real numbers"),
+        (lambda: targeted([[1.0], [1.0, 2.0]], 1, 1), "must be a vector of real numbers"),
+        (lambda: targeted(np.array([1j, 2.0]), 1, 1), "must be a vector of real numbers"),
         (lambda: targeted([0.0, 0.0], 1, 1), "all zero and rank nothing"),
         (lambda: targeted([1.0, 2.0], 3, 1), "keep=3 of 2 rows; the most is 2"),
         (lambda: targeted([1.0, 2.0], 0, 1), "keep must be at least 1"),

@@ -39,6 +39,8 @@ def test_heatmap_puts_each_value_in_its_layer_and_kind() -> None:
     bar = ax.figure.axes[1]
     assert bar.get_ylabel() == "fraction kept"
     assert (ax.get_xlabel(), ax.get_title(loc="left")) == ("layer", "densities")
+    colors = {t.get_text(): t.get_color() for t in ax.texts}
+    assert (colors["0.25"], colors["1"]) == ("white", "black")  # on dark, on light
     limited = heatmap(VALUES, limits=(0.0, 2.0))
     assert limited.get_images()[0].get_clim() == (0.0, 2.0)
 
@@ -82,6 +84,10 @@ def test_density_curves_join_what_was_tried() -> None:
         (lambda: heatmap({}), "no modules to draw"),
         (lambda: heatmap({"l.0": float("nan")}), "value of 'l.0' is nan"),
         (lambda: over_depth({}), "curves is empty"),
+        (
+            lambda: over_depth({"SVD": {"l.0": 1.0}}, spread={"SVD": {"l.7": 1.0}}),
+            "spread of 'SVD' is of layers",
+        ),
         (lambda: over_depth({"SVD": {"pooler": 1.0}}), "no layer's number"),
         (lambda: density_curves(SparsityResult(1.0, 0.9, "bisection", {})), "no modules"),
         (
@@ -93,3 +99,22 @@ def test_density_curves_join_what_was_tried() -> None:
 def test_bad_input(call: object, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         call()  # type: ignore[operator]
+
+
+def test_an_encoder_and_a_decoder_do_not_share_places() -> None:
+    names = [f"{side}.block.{i}.q" for side in ("encoder", "decoder") for i in range(2)]
+    ax = heatmap({name: float(i) for i, name in enumerate(names)})
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["encoder.block.q", "decoder.block.q"]
+    assert ax.images[0].get_array().tolist() == [[0.0, 1.0], [2.0, 3.0]]
+
+
+def test_density_curves_have_the_colours_of_their_colour_bar() -> None:
+    axis = AxisSparsity(4, 4, ((3, 0.5),))
+    modules = {f"layer.{i}.q": ModuleSparsity(axis, axis) for i in (2, 5, 11)}
+    ax = density_curves(SparsityResult(1.0, 0.9, "bisection", modules))
+    bar = ax.figure.axes[-1]
+    assert bar.get_ylim() == (2, 11)
+    shades = bar._colorbar.mappable
+    curves = [line for line in ax.lines if line.get_marker() == "None"][:3]
+    for layer, line in zip((2, 5, 11), curves, strict=True):
+        assert tuple(line.get_color()) == shades.to_rgba(layer)

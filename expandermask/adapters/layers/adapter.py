@@ -97,8 +97,8 @@ class MaskedAdapter(nn.Module):
                 continue
             if trains:
                 gate.requires_grad_(self._gate_flags.pop(slot, gate.requires_grad))
-            elif slot not in self._gate_flags:
-                self._gate_flags[slot] = gate.requires_grad
+            else:
+                self._gate_flags.setdefault(slot, gate.requires_grad)
                 gate.requires_grad_(False)
 
     def set_rank_gate(self, gate: Gate) -> None:
