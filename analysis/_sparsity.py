@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from analysis._study import RESULTS, Mode
-from analysis._task import SIZES, encoded, pretrained, shapes
+from analysis._task import encoded, held_out, pretrained, shapes
+from expandermask.demo.data import TRAIN
 from expandermask.demo.training import by_length
 from expandermask.files import write_text
 from expandermask.importance import (
@@ -26,10 +27,12 @@ from expandermask.importance.metrics import Metric
 from expandermask.masks import Scores
 
 METHODS = ("SVD", "SNIP", "IMP")
-SHOTS: dict[Mode, int] = {"smoke": 4, "quick": 8, "full": 16}
+SHOTS: dict[Mode, int] = {"smoke": 4, "quick": 8, "full": 32}
 """Labelled snippets of each class in D_t."""
 KEPT = RESULTS / "runs" / "sparsity"
 """Where results of Algorithm 1 are kept."""
+FITTED: dict[Mode, int] = {"smoke": 64, "quick": 200, "full": TRAIN}
+"""Snippets that the head is fitted to."""
 _SEED = 0
 """Of the head, which is fitted, so the seed hardly matters."""
 
@@ -41,19 +44,19 @@ def modules(mode: Mode) -> tuple[str, ...]:
 
 
 def few_shots(mode: Mode, seed: int) -> list[dict[str, Tensor]]:
-    """D_t: a batch of labelled snippets, as many of each class, from the train snippets."""
-    data, _ = encoded(SIZES[mode]["train"], SIZES[mode]["test"])
+    """D_t: a batch of labelled snippets, as many of each class, none of which fitted the head."""
+    data = held_out()
     labels = data.labels.numpy()
     rng = np.random.default_rng(seed)
-    shots = min(SHOTS[mode], len(data) // 4)
-    rows = np.concatenate([rng.permutation(np.flatnonzero(labels == y))[:shots] for y in (0, 1)])
+    count = SHOTS[mode]
+    rows = np.concatenate([rng.permutation(np.flatnonzero(labels == y))[:count] for y in (0, 1)])
     return [{**data.batch(rows.tolist()), "labels": data.labels[rows]}]
 
 
 @cache
 def probed(mode: Mode) -> nn.Module:
-    """MiniLM with its head fitted to the train snippets, all else as pretrained."""
-    data, _ = encoded(SIZES[mode]["train"], SIZES[mode]["test"])
+    """MiniLM with its head fitted to train snippets, all else as pretrained."""
+    data, _ = encoded(FITTED[mode], 2)
     model = pretrained(_SEED).eval()
     batches = [{**data.batch(rows), "labels": data.labels[rows]} for rows in by_length(data)]
     fit_head(model, batches, penalty=0.1)
@@ -76,7 +79,7 @@ def sparsity(method: str, mode: Mode, seed: int) -> SparsityResult:
         return SparsityResult.load(path)
     torch.set_num_threads(1)
     batches = few_shots(mode, seed)
-    metric = right_minus_wrong(batches) if mode == "smoke" else accuracy(batches)
+    metric = accuracy(batches) if mode == "full" else right_minus_wrong(batches)
     found = derive_sparsity(
         probed(mode),
         scores(method, mode, seed),
@@ -90,7 +93,8 @@ def sparsity(method: str, mode: Mode, seed: int) -> SparsityResult:
 def right_minus_wrong(batches: list[dict[str, Tensor]]) -> Metric:
     """The mean logit of the right class less that of the wrong one.
 
-    Every row removed changes it; the accuracy of the smoke mode's few examples none does.
+    Every row removed changes it, where a head fitted to few snippets hardly beats chance, and the
+    accuracy on few examples says nothing.
     """
 
     @torch.no_grad()

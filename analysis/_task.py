@@ -69,6 +69,15 @@ def encoded(train_size: int, test_size: int) -> tuple[Encoded, Encoded]:
     return encode(tokenizer, first), encode(tokenizer, second)
 
 
+@cache
+def held_out() -> Encoded:
+    """The demo's validation snippets tokenised: neither trained on nor tested on."""
+    ordered = ordered_by_hash(read_reviews(SNIPPETS.locate()))
+    return encode(
+        load_tokenizer(model_source(None)), _alternating(ordered, TEST // 2, VALIDATION // 2)
+    )
+
+
 def pretrained(seed: int = 0) -> nn.Module:
     """MiniLM with a new two-class head."""
     return load_model(model_source(None), seed)

@@ -78,6 +78,9 @@ def draw(record: dict[str, Any]) -> Any:
             chances[panel].append(r["result"]["chance"])
     titles = ("Two methods, same examples", "One method, other examples")
     for ax, own, chance, title in zip(axes, curves, chances, titles, strict=True):
+        ax.set_title(title, loc="left")
+        if not own:  # nothing is kept by one of each two
+            continue
         mean = {n: float(np.mean([c[n] for c in chance if n in c])) for c in chance for n in c}
         over_depth(
             own | {"by chance": mean}, ax, label="overlap of kept rows and columns", title=title

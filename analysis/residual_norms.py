@@ -46,9 +46,12 @@ def draw(record: dict[str, Any]) -> Any:
 
     figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
     for ax, (title, ending) in zip(axes, KINDS.items(), strict=True):
+        names = [n for n in record["summary"]["modules"] if is_kind(n, ending)]
+        ax.set_title(title, loc="left")
+        if not names:  # none of them is adapted by any arm
+            continue
         curves = {}
         for arm, own in by_arm(record["runs"], "norms").items():
-            names = [n for n in record["summary"]["modules"] if is_kind(n, ending)]
             curves[arm] = {n: float(np.mean([r.get(n, 0.0) for r in own])) for n in names}
         over_depth(curves, ax, label=r"$\|\Delta W\|_F$", title=title)
         ax.set_ylim(bottom=0)
