@@ -116,7 +116,7 @@ def row_column(
             named,
             densities,
             r=r,
-            select=select,  # type: ignore[arg-type]
+            select=select,
             scores=own_scores,
             temperature=temperature,
             rng=seed,
@@ -203,7 +203,7 @@ def adalora(r: int, settings: Settings) -> Arm:
     )
 
     def after_step(model: nn.Module, step: int) -> None:
-        model.base_model.update_and_allocate(step)  # type: ignore[operator, union-attr]
+        model.base_model.update_and_allocate(step)
 
     return Arm(partial(_peft, config=config), 2 * LEARNING_RATES["dense"], after_step=after_step)
 
