@@ -15,7 +15,6 @@ from analysis._study import Mode, Run, Settings, Study
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "osD^v<>"
-_SEEDS: dict[Mode, int] = {"smoke": 1, "quick": 1, "full": 3}
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Comparison:
         """Every arm over every seed."""
         quick = self.quick or tuple(self.arms)
         labels = {"smoke": quick[:1], "quick": quick, "full": tuple(self.arms)}[mode]
-        seeds = self.seeds if mode == "full" else _SEEDS[mode]
+        seeds = self.seeds if mode == "full" else 1
         return [
             {**sized(mode), "arm": label, "seed": seed, **self.arms[label]}
             for label in labels

@@ -6,11 +6,13 @@ Everything is checked before anything is changed: a refusal leaves the model as 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from expandermask.adapters.activate import apply_active
+from expandermask.adapters.activate import apply_active, delete_adapter
 from expandermask.adapters.attachment import (
     Attachment,
     NamedAdapter,
@@ -110,6 +112,18 @@ def attach(
     saved = check_fit(model, plan, config)
     _put_on(model, name, plan, config, saved)
     return plan
+
+
+@contextmanager
+def attaching(model: nn.Module, plan: MaskPlan, config: AdapterConfig, name: str) -> Iterator[None]:
+    """Attach an adapter, and take it off again if the block that fills it fails."""
+    undo = (lambda: delete_adapter(model, name)) if is_attached(model) else lambda: detach(model)
+    attach(model, plan, config=config, name=name)
+    try:
+        yield
+    except BaseException:  # the device is out of memory, or the user out of patience
+        undo()
+        raise
 
 
 def detach(model: nn.Module, *, keep_merged: bool = False) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.activate import apply_active, delete_adapter
-from expandermask.adapters.attach import attach, detach, require_free
+from expandermask.adapters.activate import apply_active
+from expandermask.adapters.attach import attaching, require_free
 from expandermask.adapters.attachment import (
     attachment,
     is_attached,
@@ -84,13 +84,8 @@ def load_adapter(
     if present:
         _fill(model, name, file, stored)
         return attachment(model).adapters[name].plan
-    undo = detach if not is_attached(model) else lambda m: delete_adapter(m, name)
-    attach(model, stored.plan, config=stored.config, name=name)
-    try:
+    with attaching(model, stored.plan, stored.config, name):
         _fill(model, name, file, stored)
-    except BaseException:  # the device is out of memory, or the user out of patience
-        undo(model)
-        raise
     return stored.plan
 
 

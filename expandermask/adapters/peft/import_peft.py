@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.activate import delete_adapter
-from expandermask.adapters.attach import attach, detach, require_free
+from expandermask.adapters.attach import attaching, require_free
 from expandermask.adapters.attachment import (
     NamedAdapter,
     attachment,
-    is_attached,
     masked_layers,
     saved_tensors,
 )
@@ -97,13 +95,8 @@ def import_peft(
     saved = check_fit(model, plan, config)
     _require_others(model, stored, NamedAdapter(plan, config, _heads(model, saved)))
     _require_exact(model, stored)
-    undo = detach if not is_attached(model) else lambda m: delete_adapter(m, name)
-    attach(model, plan, config=config, name=name)
-    try:
+    with attaching(model, plan, config, name):
         _copy(model, stored, name)
-    except BaseException:  # the device is out of memory, or the user out of patience
-        undo(model)
-        raise
     return plan
 
 
