@@ -164,8 +164,8 @@ def lora(r: int, **changes: Any) -> Arm:
     return Arm(partial(_peft, config=config), LEARNING_RATES["dense"])
 
 
-def lora_plus(r: int) -> Arm:
-    """LoRA whose B learns faster than A ("LoRA+", 2024)."""
+def lora_plus(r: int, rate: float) -> Arm:
+    """LoRA whose B learns faster than A, which learns at ``rate`` ("LoRA+", 2024)."""
 
     def optimize(model: nn.Module) -> torch.optim.Optimizer:
         from peft.optimizers import create_loraplus_optimizer
@@ -173,21 +173,21 @@ def lora_plus(r: int) -> Arm:
         return create_loraplus_optimizer(
             model,
             torch.optim.AdamW,
-            lr=LEARNING_RATES["dense"] / 4,
+            lr=rate,
             loraplus_lr_ratio=LORA_PLUS_RATIO,
             weight_decay=0.0,
         )
 
-    return Arm(lora(r).adapt, LEARNING_RATES["dense"], optimize)
+    return Arm(lora(r).adapt, rate, optimize)
 
 
-def vera() -> Arm:
+def vera(rate: float) -> Arm:
     """Frozen random factors of one rank, shared where shapes allow, with trained scales."""
     config = peft.VeraConfig(r=VERA_RANK, d_initial=0.1, **_common())
-    return Arm(partial(_peft, config=config), 5 * LEARNING_RATES["dense"])
+    return Arm(partial(_peft, config=config), rate)
 
 
-def adalora(r: int, settings: Settings) -> Arm:
+def adalora(r: int, rate: float, settings: Settings) -> Arm:
     """PEFT's AdaLoRA, from one and a half times the rank down to it."""
     batch = min(BATCH, max(1, settings["train"] // 4))
     steps = settings["epochs"] * -(-settings["train"] // batch)
@@ -205,7 +205,7 @@ def adalora(r: int, settings: Settings) -> Arm:
     def after_step(model: nn.Module, step: int) -> None:
         model.base_model.update_and_allocate(step)
 
-    return Arm(partial(_peft, config=config), 2 * LEARNING_RATES["dense"], after_step=after_step)
+    return Arm(partial(_peft, config=config), rate, after_step=after_step)
 
 
 def _common() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from analysis._arms import Arm, sized, train_arm
-from analysis._statistics import mean_and_spread, paired
+from analysis._statistics import adjusted, mean_and_spread, paired
 from analysis._study import Mode, Run, Settings, Study
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -62,11 +62,13 @@ class Comparison:
             for label, own in accuracy.items()
         }
         pairs = [(a, self.reference) for a in accuracy if a != self.reference]
-        summary["paired"] = {
-            f"{a} - {b}": paired(accuracy[a], accuracy[b])
-            for a, b in (*pairs, *self.pairs)
-            if a in accuracy and b in accuracy
-        }
+        summary["paired"] = adjusted(
+            {
+                f"{a} - {b}": paired(accuracy[a], accuracy[b])
+                for a, b in (*pairs, *self.pairs)
+                if a in accuracy and b in accuracy
+            }
+        )
         return summary
 
     def draw(self, record: dict[str, Any]) -> Any:

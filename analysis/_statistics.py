@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,22 @@ def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
         test = stats.ttest_1samp(d, 0.0)
         interval = test.confidence_interval(CONFIDENCE)
         found |= {"interval": [float(interval.low), float(interval.high)], "p": float(test.pvalue)}
+    return found
+
+
+def adjusted(comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`paired` comparisons with ``p_adjusted``, for how many of them a study looks at.
+
+    Benjamini and Hochberg's (1995): of the differences called real at p_adjusted <= q, a share of
+    at most q is expected not to be.
+    """
+    found = {name: {**own, "p_adjusted": None} for name, own in comparisons.items()}
+    tested = [own for own in found.values() if own["p"] is not None]
+    if tested:
+        for own, p in zip(
+            tested, stats.false_discovery_control([o["p"] for o in tested]), strict=True
+        ):
+            own["p_adjusted"] = float(p)
     return found
 
 

@@ -70,12 +70,10 @@ def encoded(train_size: int, test_size: int) -> tuple[Encoded, Encoded]:
 
 
 @cache
-def held_out() -> Encoded:
-    """The demo's validation snippets tokenised: neither trained on nor tested on."""
+def held_out(count: int = VALIDATION) -> Encoded:
+    """Some of the demo's validation snippets tokenised: neither trained on nor tested on."""
     ordered = ordered_by_hash(read_reviews(SNIPPETS.locate()))
-    return encode(
-        load_tokenizer(model_source(None)), _alternating(ordered, TEST // 2, VALIDATION // 2)
-    )
+    return encode(load_tokenizer(model_source(None)), _alternating(ordered, TEST // 2, count // 2))
 
 
 def pretrained(seed: int = 0) -> nn.Module:
@@ -108,10 +106,13 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Adapt the pretrained model, train it, and measure it on the test snippets.
 
-    ``settings`` has train, test, epochs and seed; ``adapt`` gives the model to train, of which the
-    trainable parameters include the head's; ``measure`` may add to the result.
+    ``settings`` has train, test, epochs and seed; with ``validate`` True it is measured on as many
+    validation snippets instead. ``adapt`` gives the model to train, of which the trainable
+    parameters include the head's; ``measure`` may add to the result.
     """
     train_set, test_set = encoded(settings["train"], settings["test"])
+    if settings.get("validate"):
+        test_set = held_out(settings["test"])
     model = adapt(pretrained(settings["seed"]))
     trained = train(
         model,

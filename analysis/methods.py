@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from analysis._arms import Arm, adalora, expander, lora, lora_plus, partial_variant, vera
 from analysis._comparison import Comparison
 from analysis._study import Settings
 
 R = 16
+RATES = {
+    "LoRA": 1e-3,
+    "Partial-LoRA": 5e-3,
+    "XoRA": 5e-3,
+    "VeRA": 5e-3,
+    "LoRA+": 2.5e-4,
+    "DoRA": 1e-3,
+    "AdaLoRA": 2e-3,
+}
+"""The learning rate of each, as the study `learning_rates` found it on validation snippets."""
 
 
 def build(settings: Settings) -> Arm:
-    """One method at its own learning rate."""
-    kind = settings["arm"]
+    """The method of settings with kind and rate."""
+    kind, rate = settings["kind"], settings["rate"]
     if kind == "Partial-LoRA":
-        return partial_variant(settings)
+        return replace(partial_variant(settings), learning_rate=rate)
     if kind == "XoRA":
-        return expander(R, 2, settings["seed"])
+        return replace(expander(R, 2, settings["seed"]), learning_rate=rate)
     if kind == "AdaLoRA":
-        return adalora(R, settings)
+        return adalora(R, rate, settings)
     if kind == "VeRA":
-        return vera()
+        return vera(rate)
     if kind == "LoRA+":
-        return lora_plus(R)
-    return lora(R, use_dora=kind == "DoRA")
+        return lora_plus(R, rate)
+    return replace(lora(R, use_dora=kind == "DoRA"), learning_rate=rate)
 
 
-PARTIAL = {"select": "bernoulli", "source": "SVD", "r": R}
+def method(kind: str, rate: float) -> dict[str, Any]:
+    """Settings of one method at one learning rate."""
+    own = {"select": "bernoulli", "source": "SVD"} if kind == "Partial-LoRA" else {}
+    return {"kind": kind, "rate": rate, "r": R, **own}
+
+
 STUDY = Comparison(
-    arms={
-        kind: PARTIAL if kind == "Partial-LoRA" else {"r": R}
-        for kind in ("LoRA", "Partial-LoRA", "XoRA", "VeRA", "LoRA+", "DoRA", "AdaLoRA")
-    },
+    arms={kind: method(kind, rate) for kind, rate in RATES.items()},
     build=build,
     reference="LoRA",
     quick=("VeRA", "LoRA+", "DoRA", "AdaLoRA"),

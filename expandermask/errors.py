@@ -63,6 +63,15 @@ def check_integer(name: str, value: object, *, minimum: int = 1) -> int:
     return number
 
 
+def check_real(name: str, value: object) -> float:
+    """Return ``value`` as a float, refusing bools and what is no real number; NaN passes."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidInputError(
+            f"{name} must be a real number, got {value!r:.80} ({type(value).__name__})"
+        )
+    return float(value)
+
+
 def check_size(name: str, value: object) -> int:
     """Return ``value`` as a number of vertices or a degree, in [1, 2**31)."""
     size = check_integer(name, value)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from expandermask.errors import FileFormatError, InvalidInputError, check_integer
+from expandermask.errors import FileFormatError, InvalidInputError, check_integer, check_real
 from expandermask.files import require_fields
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.masks.plan import MaskPair, MaskPlan
@@ -150,9 +149,7 @@ class AdapterConfig:
 
 
 def _check_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InvalidInputError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    number = float(value)
+    number = check_real(name, value)
     if not math.isfinite(number):
         raise InvalidInputError(f"{name} must be finite, got {number}")
     return number

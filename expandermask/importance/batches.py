@@ -109,6 +109,11 @@ def classified(model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
             "classification needs logits (rows, classes) and integer labels (rows,), got shapes "
             f"{tuple(logits.shape)} and {tuple(labels.shape)} of {labels.dtype}"
         )
+    if logits.shape[1] == 1:
+        raise InvalidInputError(
+            "the model has a single output, which is a number and no choice of classes; give "
+            f"labels as floats and a loss or metric of numbers, got labels of {labels.dtype}"
+        )
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
     if low < 0 or high >= logits.shape[1]:
         raise InvalidInputError(

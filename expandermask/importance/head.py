@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from expandermask.errors import AdapterError, InvalidInputError
+from expandermask.errors import AdapterError, InvalidInputError, check_real
 from expandermask.importance.batches import (
     batch_list,
     classified,
@@ -75,7 +75,8 @@ def fit_head(
     True
     """
     require_eval(model, "fit_head")
-    if not isinstance(penalty, int | float) or not 0 <= penalty < float("inf"):
+    penalty = check_real("penalty", penalty)
+    if not 0 <= penalty < float("inf"):
         raise InvalidInputError(f"penalty must be finite and at least 0, got {penalty!r}")
     layer = _head(model, head)
     features, labels = _features(model, layer, batch_list(batches))

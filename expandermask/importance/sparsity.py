@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from expandermask.errors import InvalidInputError
+from expandermask.errors import InvalidInputError, check_real
 from expandermask.importance.batches import require_eval
 from expandermask.importance.metrics import Metric
 from expandermask.importance.result import AxisSparsity, ModuleSparsity, SparsityResult
@@ -100,9 +100,9 @@ def derive_sparsity(
     require_eval(model, "derive_sparsity")
     found = _checked(scores)
     targets = _weights(model, found)
-    if not isinstance(threshold, int | float | np.number) or not 0 < threshold <= 1:
+    threshold = check_real("threshold", threshold)
+    if not 0 < threshold <= 1:
         raise InvalidInputError(f"threshold must lie in (0, 1], got {threshold!r}")
-    threshold = float(threshold)
     if search not in get_args(Search):
         raise InvalidInputError(f"search must be one of {get_args(Search)}, got {search!r}")
     baseline = _value(metric, model, "the untouched model")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expandermask.errors import InvalidInputError
+from expandermask.errors import InvalidInputError, check_real
 from expandermask.importance.batches import batch_list, device_of, on_device, require_eval
 from expandermask.importance.weights import oriented, target_weights
 from expandermask.masks.targets import bare_modules
@@ -119,6 +119,8 @@ def width_bound(
     2.57
     """
     numbers = _densities(densities, len(layers))
+    constant, gamma = check_real("constant", constant), check_real("gamma", gamma)
+    eps, delta = check_real("eps", eps), check_real("delta", delta)
     for name, value in (("eps", eps), ("delta", delta)):
         if not 0 < value < 1:
             raise InvalidInputError(f"{name} must lie in (0, 1), got {value!r}")
@@ -245,12 +247,13 @@ def _error(layers: Sequence[LayerSize], i: int, last_width: float, eps: float) -
 def _densities(densities: float | Sequence[float], depth: int) -> list[float]:
     if depth == 0:
         raise InvalidInputError("layers is empty; give at least one")
-    found = [densities] * depth if isinstance(densities, int | float) else list(densities)
-    if len(found) != depth:
+    several = list(densities) if isinstance(densities, Iterable) else [densities] * depth
+    if len(several) != depth:
         raise InvalidInputError(f"densities must be one, or one for each of {depth} layers")
+    found = [check_real("a density", p) for p in several]
     if bad := [p for p in found if not 0 < p < 1]:
         raise InvalidInputError(
             f"densities must lie in (0, 1), got {bad[0]!r}: nothing is masked at 1, and the "
             "theorem's bound is zero there"
         )
-    return [float(p) for p in found]
+    return found

@@ -12,7 +12,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.errors import InvalidInputError, check_edges, check_size, require_memory
+from expandermask.errors import (
+    InvalidInputError,
+    check_edges,
+    check_real,
+    check_size,
+    require_memory,
+)
 from expandermask.graphs.bipartite import BernoulliRecipe, BipartiteGraph, from_kept
 from expandermask.graphs.random import RandomState, draw_seed
 
@@ -115,9 +121,7 @@ def redraw(recipe: BernoulliRecipe, n1: int, n2: int) -> BipartiteGraph:
 
 def check_density(name: str, value: object) -> float:
     """``value`` as a float in (0, 1]; `InvalidInputError` for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise InvalidInputError(f"{name} must be a number, got {value!r:.80}")
-    density = float(value)
+    density = check_real(name, value)
     if not 0 < density <= 1:
         near = "" if math.isnan(density) else f"; the nearest is {1.0 if density > 1 else 2**-53:g}"
         raise InvalidInputError(f"{name} must lie in (0, 1], got {density!r}{near}")

@@ -19,7 +19,14 @@ from expandermask.graphs.random import RandomState, derive_seed, draw_seed
 from expandermask.masks.bernoulli import bernoulli, row_column
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.schedules import density_of
-from expandermask.masks.scored import Scores, check_both, inverted, stochastic, targeted
+from expandermask.masks.scored import (
+    Scores,
+    check_both,
+    check_temperature,
+    inverted,
+    stochastic,
+    targeted,
+)
 from expandermask.masks.targets import Shape
 
 Select = Literal["bernoulli", "elements", "targeted", "inverted", "stochastic"]
@@ -93,7 +100,7 @@ def partial_plan(
         raise InvalidInputError(f"select must be one of {get_args(Select)}, got {select!r}")
     if not shapes:
         raise InvalidInputError("shapes is empty; give at least one module")
-    r, seed = check_size("r", r), draw_seed(rng)
+    r, seed, temperature = check_size("r", r), draw_seed(rng), check_temperature(temperature)
     masks, empty = {}, []
     for name, shape in shapes.items():
         if not isinstance(shape, tuple | list) or len(shape) != 2:

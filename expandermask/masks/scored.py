@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from expandermask.errors import InvalidInputError, check_edges, check_integer, check_size
+from expandermask.errors import (
+    InvalidInputError,
+    check_edges,
+    check_integer,
+    check_real,
+    check_size,
+)
 from expandermask.graphs.bipartite import BipartiteGraph, from_kept
 from expandermask.graphs.random import RandomState, draw_seed
 
@@ -110,12 +116,7 @@ def stochastic(
     """
     found = check_scores("scores", scores)
     keep = _check_keep(keep, len(found))
-    is_number = isinstance(temperature, int | float | np.number)
-    if not is_number or not 0 < temperature < float("inf"):
-        raise InvalidInputError(
-            f"temperature must be positive and finite, got {temperature!r}; use targeted() for the "
-            "limit 0 and row_column() for infinity"
-        )
+    temperature = check_temperature(temperature)
     found = found / np.abs(found).max()  # so that no square is beyond the range of floats
     deviation = found.std()
     logits = found / deviation if deviation > 0 else np.zeros_like(found)
@@ -184,6 +185,17 @@ def check_scores(name: str, scores: ArrayLike) -> NDArray[np.float64]:
         raise InvalidInputError(f"{name} must be finite, got {found[~np.isfinite(found)][0]}")
     if not found.any():
         raise InvalidInputError(f"{name} are all zero and rank nothing; leave this module out")
+    return found
+
+
+def check_temperature(temperature: float) -> float:
+    """A softmax's temperature; `InvalidInputError` unless positive and finite."""
+    found = check_real("temperature", temperature)
+    if not 0 < found < float("inf"):
+        raise InvalidInputError(
+            f"temperature must be positive and finite, got {temperature!r}; use targeted() for the "
+            "limit 0 and row_column() for infinity"
+        )
     return found
 
 

@@ -18,7 +18,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from analysis._masks import blocks, switched
-from analysis._statistics import correlation, mean_and_spread, paired
+from analysis._statistics import adjusted, correlation, mean_and_spread, paired
 from analysis._study import Study
 from expandermask import certify
 from expandermask.errors import InvalidInputError
@@ -110,6 +110,19 @@ def test_means_and_paired_tests_are_scipys() -> None:
     assert rounded["difference"] == pytest.approx(0.3)
     assert rounded["p"] is None
     assert paired([0.0, 0.0], [0.0, 0.0])["p"] is None
+
+
+def test_p_values_are_adjusted_for_how_many_there_are() -> None:
+    """Benjamini and Hochberg's first example of 15 p-values (1995), of which four are called."""
+    p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
+    p += [0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
+    given = {f"{i}": {"difference": float(i), "p": x} for i, x in enumerate(reversed(p))}
+    given["one seed"] = {"difference": 1.0, "p": None}
+    found = adjusted(given)
+    assert sum((own["p_adjusted"] or 1) <= 0.05 for own in found.values()) == 4
+    assert found["one seed"] == {"difference": 1.0, "p": None, "p_adjusted": None}
+    assert found["14"] == {"difference": 14.0, "p": 0.0001, "p_adjusted": pytest.approx(0.0015)}
+    assert adjusted({}) == {}
 
 
 def test_correlations_are_scipys_and_their_intervals_cover() -> None:

@@ -158,6 +158,10 @@ def test_a_transformers_model_with_adapters_on_it_is_scored_by_its_own_names() -
             r"labels must lie in \[0, 2\)",
         ),
         (lambda m, b: (m, [b[0] | {"labels": torch.tensor([0, -1, 1])}]), r"got -1 to 1"),
+        (
+            lambda m, b: (nn.Linear(4, 1).eval(), [(torch.ones(2, 4), torch.tensor([0, 1]))]),
+            "single output",
+        ),
         (lambda m, b: (m, [{"input_ids": b[0]["input_ids"]}]), "needs a tensor 'labels'"),
         (lambda m, b: (m, [3]), "no tensor"),
     ],

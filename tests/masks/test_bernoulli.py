@@ -99,7 +99,9 @@ def test_masks_beyond_the_memory_are_refused(make: object, monkeypatch: pytest.M
 )
 @pytest.mark.parametrize("make", [bernoulli, row_column])
 def test_densities_outside_are_refused(make: object, density: object) -> None:
-    with pytest.raises(InvalidInputError, match=r"density must (lie in \(0, 1\]|be a number), got"):
+    with pytest.raises(
+        InvalidInputError, match=r"density must (lie in \(0, 1\]|be a real number), got"
+    ):
         make(4, 4, density)  # type: ignore[operator]
 
 

@@ -127,6 +127,8 @@ def test_modules_of_which_nothing_is_kept_are_left_out_and_named() -> None:
             r"column density of 'layer.0.up' must lie",
         ),
         ({"select": "targeted"}, "scores must name every module"),
+        ({"temperature": 0}, "temperature must be positive"),
+        ({"temperature": "hot"}, "temperature must be a real number"),
         (
             {"select": "targeted", "scores": dict.fromkeys(SHAPES, Scores(np.ones(3), np.ones(3)))},
             r"are of a \(d, k\) = \(3, 3\) weight",
