@@ -106,8 +106,9 @@ class Study:
                 unit="run",
             ) as bar,
         ):
-            work = (joblib.delayed(_keep_run)(self.name, s, f) for s, f in missing)
-            for _ in joblib.Parallel(return_as="generator_unordered")(work):
+            work = (joblib.delayed(_do_run)(self.name, s, f) for s, f in missing)
+            for file, run in joblib.Parallel(return_as="generator_unordered")(work):
+                write_text(file, json.dumps(run, allow_nan=False) + "\n")
                 bar.update()
         runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         record = self._record(mode, runs)
@@ -137,20 +138,22 @@ class Study:
         }
 
 
-def _keep_run(name: str, settings: Settings, file: Path) -> None:
-    """One run in a worker, on one thread so that its sums come out the same everywhere."""
+def _do_run(name: str, settings: Settings, file: Path) -> tuple[Path, Run]:
+    """One run in a worker, on one thread so that its sums come out the same everywhere.
+
+    A worker may be on a machine with another disk, so it hands over what to keep, and where.
+    """
     import torch
 
     torch.set_num_threads(1)
     study: Study = import_module(f"analysis.{name}").STUDY
     started = time.perf_counter()
     result = study.run(dict(settings))
-    run = {
+    return file, {
         "settings": settings,
         "result": result,
         "seconds": round(time.perf_counter() - started, 2),
     }
-    write_text(file, json.dumps(run, allow_nan=False) + "\n")
 
 
 def _is_kept(settings: Settings, file: Path) -> bool:

@@ -1,9 +1,9 @@
 """Does a larger spectral gap make a better mask? Accuracy against sigma_2 over its limit.
 
 Masks of one rank and degree for all 36 layers, from disconnected through random to near-optimal
-designs: in each run all masks of the model come from one stratum. The training seed, and with it
-the head's first values, the batches and the dropout, is the same in every run, so only masks and
-the values drawn for them differ.
+designs: in each run all masks of the model come from one stratum. Within a training seed the head's
+first values, the batches and the dropout are the same in every run, so only masks and the values
+drawn for them differ. All sets of masks are trained under each training seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from expandermask.graphs import random_biregular
 from expandermask.graphs.designs import design
 from expandermask.graphs.random import derive_seed
 
-R, DEGREE = 16, 2
+DEGREE = 2
+SEEDS: dict[Mode, dict[int, tuple[int, ...]]] = {
+    "smoke": {16: (0,)},
+    "quick": {16: (0,)},
+    "full": {16: (0, 1, 2), 64: (0,)},
+}
+"""Training seeds for each rank."""
 COLORS = {"blocks": "#D55E00", "random": "#0072B2", "design": "#009E73"}
 
 
@@ -42,8 +48,13 @@ def strata(mode: Mode) -> list[dict[str, Any]]:
 
 
 def runs(mode: Mode) -> list[Settings]:
-    """One run for each set of masks."""
-    return [{**SIZES[mode], "seed": 0, "r": R, "left_degree": DEGREE, **s} for s in strata(mode)]
+    """One run for each rank, training seed and set of masks."""
+    return [
+        {**SIZES[mode], "seed": seed, "r": r, "left_degree": DEGREE, **stratum}
+        for r, seeds in SEEDS[mode].items()
+        for seed in seeds
+        for stratum in strata(mode)
+    ]
 
 
 def graph(settings: Settings, n: int, seed: int) -> BiregularGraph:
@@ -79,46 +90,76 @@ def run(settings: Settings) -> dict[str, Any]:
     }
 
 
+def sets_of_masks(found: list[Run], r: int) -> list[dict[str, Any]]:
+    """Every set of masks of one rank, with its accuracy under each training seed."""
+    sets: dict[str, dict[str, Any]] = {}
+    for run in found:
+        settings, result = run["settings"], run["result"]
+        if settings["r"] != r:
+            continue
+        key = str([settings.get(k) for k in ("stratum", "blocks", "switched", "draw")])
+        own = {k: result[k] for k in ("ratio", "connected")} | {"stratum": settings["stratum"]}
+        sets.setdefault(key, own | {"by_seed": {}})["by_seed"][settings["seed"]] = result[
+            "accuracy"
+        ]
+    for own in sets.values():
+        own["accuracy"] = float(np.mean(list(own["by_seed"].values())))
+    return list(sets.values())
+
+
 def summarise(found: list[Run]) -> dict[str, Any]:
-    """The correlation over all sets of masks, over the connected ones, and each stratum's mean."""
-    results = [r["result"] for r in found]
-    summary: dict[str, Any] = {"strata": {}}
-    for stratum in COLORS:
-        own = [r["result"]["accuracy"] for r in found if r["settings"]["stratum"] == stratum]
-        summary["strata"][stratum] = mean_and_spread(own)
-    kinds = {"all": results, "connected": [r for r in results if r["connected"] == 72]}
+    """For each rank: strata, and correlations of the mean over training seeds, and of each seed."""
+    return {
+        f"r = {r}": _of_rank(sets_of_masks(found, r))
+        for r in dict.fromkeys(run["settings"]["r"] for run in found)
+    }
+
+
+def _of_rank(sets: list[dict[str, Any]]) -> dict[str, Any]:
+    accuracy = {s: [own["accuracy"] for own in sets if own["stratum"] == s] for s in COLORS}
+    summary: dict[str, Any] = {
+        "strata": {stratum: mean_and_spread(own) for stratum, own in accuracy.items()},
+        "design - random": paired(accuracy["design"], accuracy["random"]),
+    }
+    kinds = {"all": sets, "connected": [own for own in sets if own["connected"] == 72]}
     for kind, chosen in kinds.items():
-        pairs = [(r["ratio"], r["accuracy"]) for r in chosen]
-        if len({x for x, _ in pairs}) > 3 and len({y for _, y in pairs}) > 1:
-            summary[kind] = correlation(*zip(*pairs, strict=True))
-    both = [
-        [r["result"]["accuracy"] for r in found if r["settings"]["stratum"] == s]
-        for s in ("design", "random")
-    ]
-    summary["design - random"] = paired(*both)
+        pairs = [(own["ratio"], own["accuracy"]) for own in chosen]
+        summary |= {kind: correlation(*zip(*pairs, strict=True))} if _vary(pairs) else {}
+    for seed in sets[0]["by_seed"]:
+        pairs = [(own["ratio"], own["by_seed"][seed]) for own in sets]
+        name = f"all, training seed {seed}"
+        summary |= {name: correlation(*zip(*pairs, strict=True))} if _vary(pairs) else {}
     return summary
 
 
+def _vary(pairs: list[tuple[float, float]]) -> bool:
+    return len({x for x, _ in pairs}) > 3 and len({y for _, y in pairs}) > 1
+
+
 def draw(record: dict[str, Any]) -> Any:
-    """Accuracy of every set of masks against its mean sigma_2 / limit."""
+    """Accuracy of every set of masks against its mean sigma_2 / limit; a panel for each rank."""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(7, 4.4), layout="constrained")
-    for stratum, color in COLORS.items():
-        own = [r["result"] for r in record["runs"] if r["settings"]["stratum"] == stratum]
-        ax.plot(
-            [r["ratio"] for r in own], [r["accuracy"] for r in own], "o", color=color, label=stratum
-        )
-    found = record["summary"].get("all")
-    if found is not None:
-        low, high = found["spearman_interval"]
-        ax.set_title(
-            f"Spearman {found['spearman']:.2f} [{low:.2f}, {high:.2f}], {found['n']} sets of masks",
-            loc="left",
-        )
-    ax.set_xlabel(r"mean $\sigma_2$ / limit of the 72 masks")
-    ax.set_ylabel("test accuracy, %")
-    ax.legend(frameon=False)
+    ranks = list(dict.fromkeys(run["settings"]["r"] for run in record["runs"]))
+    figure, panels = plt.subplots(
+        1, len(ranks), figsize=(6 * len(ranks), 4.4), layout="constrained", squeeze=False
+    )
+    for ax, r in zip(panels[0], ranks, strict=True):
+        sets = sets_of_masks(record["runs"], r)
+        for stratum, color in COLORS.items():
+            own = [s for s in sets if s["stratum"] == stratum]
+            x, y = [s["ratio"] for s in own], [s["accuracy"] for s in own]
+            ax.plot(x, y, "o", color=color, label=stratum)
+        seeds = len(sets[0]["by_seed"])
+        title = f"r = {r}, {len(sets)} sets of masks, {seeds} training seed{'s' * (seeds > 1)}"
+        found = record["summary"][f"r = {r}"].get("all")
+        if found is not None:
+            low, high = found["spearman_interval"]
+            title += f"\nSpearman {found['spearman']:.2f} [{low:.2f}, {high:.2f}]"
+        ax.set_title(title, loc="left", fontsize="medium")
+        ax.set_xlabel(r"mean $\sigma_2$ / limit of the 72 masks")
+        ax.set_ylabel("test accuracy, %, mean over training seeds")
+    panels[0][0].legend(frameon=False)
     return figure
 
 

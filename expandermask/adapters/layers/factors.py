@@ -76,7 +76,7 @@ def uniform_values(support: Support, seed: int) -> Tensor:
     if isinstance(support, BiregularGraph):
         return unit * math.sqrt(1 / support.d2)
     bounds = torch.from_numpy(1 / np.sqrt(np.maximum(support.right_degrees, 1))).float()
-    return unit * bounds[torch.from_numpy(support.rights).long()].view(shape)
+    return unit * bounds[torch.from_numpy(support.rights.astype(np.int64))].view(shape)
 
 
 def dense_factor(
