@@ -1,0 +1,16 @@
+"""Which modules get how much: rank gates and module gates, exact budgets, one method per file."""
+
+from expandermask.errors import MissingPackageError
+
+try:
+    import torch as _torch  # noqa: F401  # only asks whether it is there
+except ImportError as error:
+    raise MissingPackageError(
+        "expandermask.allocation needs PyTorch; install it with: pip install 'expandermask[torch]'"
+    ) from error
+
+from expandermask.allocation.adalora import AdaLoRA
+from expandermask.allocation.budget import share
+from expandermask.allocation.policy import Policy
+
+__all__ = ["AdaLoRA", "Policy", "share"]

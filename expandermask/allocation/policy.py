@@ -1,0 +1,149 @@
+"""Policy: what decides about an adapter's ranks or modules while it trains.
+
+A plain loop drives one with a few lines,
+
+    policy.attach(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-3))
+    policy.follow(optimizer)
+    for step, batch in enumerate(batches):
+        (loss(model, batch) + policy.loss()).backward()
+        policy.after_backward(step)
+        optimizer.step()
+        policy.after_step(step)
+        optimizer.zero_grad()
+    policy.finish()
+
+and `PolicyCallback` a `transformers.Trainer`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from expandermask.adapters.attachment import attachment, masked_layers
+from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.errors import AdapterError, FileFormatError
+from expandermask.masks.plan import MaskPlan
+
+
+class Policy(ABC):
+    """One adapter of a model in the hands of one method. Steps are counted from 0."""
+
+    def __init__(self) -> None:
+        self._model: nn.Module | None = None
+        self._name = ""
+        self._adapters: dict[str, MaskedAdapter] = {}
+        self._optimizer: torch.optim.Optimizer | None = None
+
+    def attach(self, model: nn.Module, *, name: str | None = None) -> None:
+        """Take an adapter in hand: give it its gates, and the first values the method has.
+
+        ``name`` says which, if several are active. Make the optimizer afterwards, since the gates
+        are trained too.
+
+        Raises
+        ------
+        AdapterError
+            No adapter is attached, it is merged or sharded, it has gates already, or the policy has
+            another in hand.
+        """
+        if self._model is not None:
+            raise AdapterError(f"this {type(self).__name__} has an adapter in hand; make another")
+        name, adapter = attachment(model).adapter(name)
+        layers = masked_layers(model, name)
+        if any(layer.merged for layer in layers.values()):
+            raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
+        found = {place: layers[place].adapter(name) for place in adapter.plan}
+        for place, own in found.items():
+            if own.rank_gate is not None or own.module_gate is not None:
+                raise AdapterError(f"{place!r} has a gate already, of another policy")
+        self._prepare(found, adapter.plan)
+        self._model, self._name, self._adapters = model, name, found
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+        """Tell the policy of the optimizer that trains the adapter."""
+        self._optimizer = optimizer
+
+    def loss(self) -> Tensor:
+        """What the method adds to the loss: a scalar tensor, 0 if nothing."""
+        return torch.zeros(())
+
+    def after_backward(self, step: int) -> None:
+        """Look at the gradients of a step, before the optimizer uses them."""
+        self._in_hand()
+
+    @abstractmethod
+    def after_step(self, step: int) -> None:
+        """Decide, after the optimizer's step and before the next learning rate."""
+
+    def ranks(self) -> dict[str, int]:
+        """How many terms of every module do something: its rank now."""
+        return {place: int(active.sum()) for place, active in self.active().items()}
+
+    def active(self) -> dict[str, Tensor]:
+        """Which terms of every module do something: bool, shape (r,). Those with a gate not 0."""
+        return {
+            place: torch.ones(own.r, dtype=torch.bool)
+            if own.rank_gate is None
+            else (own.rank_gate.detach() != 0).cpu()
+            for place, own in self._in_hand().items()
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the policy has gathered that is in no parameter of the model, as tensors by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state_dict`; `FileFormatError` if it is not one of this policy's."""
+        own = self.state_dict()
+        for name in sorted(own.keys() ^ state.keys()):
+            raise FileFormatError(
+                f"{type(self).__name__}: {name!r} is missing, or not of its state"
+            )
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise FileFormatError(
+                    f"{type(self).__name__}: {name!r} must have shape {tuple(tensor.shape)}, got "
+                    f"{tuple(state[name].shape)}"
+                )
+            tensor.copy_(state[name])
+
+    @abstractmethod
+    def _prepare(self, adapters: Mapping[str, MaskedAdapter], plan: MaskPlan) -> None:
+        """Put gates and first values in."""
+
+    def _in_hand(self) -> dict[str, MaskedAdapter]:
+        if self._model is None:
+            raise AdapterError(f"call {type(self).__name__}.attach(model) first")
+        return self._adapters
+
+    def _rate(self, parameter: Any) -> float:
+        """The learning rate of the optimizer's step for one of its parameters."""
+        if self._optimizer is not None:
+            for group in self._optimizer.param_groups:
+                if any(p is parameter for p in group["params"]):
+                    return float(group["lr"])
+        raise AdapterError(
+            "the policy needs the optimizer that trains its gates; call follow(optimizer)"
+        )
+
+    def groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: all that trains, and the gates without decay."""
+        gates = [
+            g
+            for own in self._in_hand().values()
+            for g in (own.rank_gate, own.module_gate)
+            if isinstance(g, nn.Parameter)
+        ]
+        assert self._model is not None
+        own = {id(g) for g in gates}
+        rest = [p for p in self._model.parameters() if p.requires_grad and id(p) not in own]
+        return [
+            {"params": rest, "lr": lr, "weight_decay": weight_decay},
+            {"params": gates, "lr": lr, "weight_decay": 0.0},
+        ]
