@@ -12,5 +12,6 @@ except ImportError as error:
 from expandermask.allocation.adalora import AdaLoRA
 from expandermask.allocation.budget import share
 from expandermask.allocation.policy import Policy
+from expandermask.allocation.sora import SoRA
 
-__all__ = ["AdaLoRA", "Policy", "share"]
+__all__ = ["AdaLoRA", "Policy", "SoRA", "share"]

@@ -122,12 +122,12 @@ class Policy(ABC):
             raise AdapterError(f"call {type(self).__name__}.attach(model) first")
         return self._adapters
 
-    def _rate(self, parameter: Any) -> float:
-        """The learning rate of the optimizer's step for one of its parameters."""
-        if self._optimizer is not None:
-            for group in self._optimizer.param_groups:
-                if any(p is parameter for p in group["params"]):
-                    return float(group["lr"])
+    def _group(self, parameter: Any) -> dict[str, Any]:
+        """The optimizer's group that trains one of its parameters."""
+        groups = [] if self._optimizer is None else self._optimizer.param_groups
+        for group in groups:
+            if any(p is parameter for p in group["params"]):
+                return group
         raise AdapterError(
             "the policy needs the optimizer that trains its gates; call follow(optimizer)"
         )
