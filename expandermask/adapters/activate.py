@@ -111,12 +111,18 @@ def delete_adapter(model: nn.Module, name: str) -> None:
         attached.active = others or (next(iter(left)),)
     apply_active(model)
     attached.adapters = left
-    for place, layer in masked_layers(model, name).items():
-        del layer.adapters[name]
-        if not layer.adapters:
-            set_module(model, place, layer.base)
+    for place in masked_layers(model, name):
+        drop_module(model, place, name)
     for place in [p for p in attached.originals if not any(p in a.heads for a in left.values())]:
         swap_module(model, place, attached.originals.pop(place))
+
+
+def drop_module(model: nn.Module, place: str, name: str) -> None:
+    """Take one adapter off one module, and the layer with it if it was the last one there."""
+    layer = masked_layers(model)[place]
+    del layer.adapters[name]
+    if not layer.adapters:
+        set_module(model, place, layer.base)
 
 
 def apply_active(model: nn.Module) -> None:

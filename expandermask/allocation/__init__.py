@@ -12,6 +12,8 @@ except ImportError as error:
 from expandermask.allocation.adalora import AdaLoRA
 from expandermask.allocation.budget import share
 from expandermask.allocation.policy import Policy
+from expandermask.allocation.prune import prune
+from expandermask.allocation.salora import SaLoRA
 from expandermask.allocation.sora import SoRA
 
-__all__ = ["AdaLoRA", "Policy", "SoRA", "share"]
+__all__ = ["AdaLoRA", "Policy", "SaLoRA", "SoRA", "prune", "share"]

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.allocation.prune import prune
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.masks.plan import MaskPlan
 
@@ -80,6 +81,17 @@ class Policy(ABC):
     @abstractmethod
     def after_step(self, step: int) -> None:
         """Decide, after the optimizer's step and before the next learning rate."""
+
+    def finish(self) -> dict[str, int]:
+        """End the policy: fold its gates into B and drop what they close; the ranks left, by name.
+
+        See `expandermask.allocation.prune`. The model computes what it did in evaluation mode.
+        """
+        self._in_hand()
+        assert self._model is not None
+        ranks = prune(self._model, name=self._name)
+        self._model, self._adapters = None, {}
+        return ranks
 
     def ranks(self) -> dict[str, int]:
         """How many terms of every module do something: its rank now."""

@@ -92,6 +92,17 @@ def on_writer(write: Callable[[], None]) -> None:
         raise AdapterError(f"rank 0 could not write: {outcome[0]}")
 
 
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over all ranks, as DistributedDataParallel takes that of gradients.
+
+    All ranks have to call it.
+    """
+    if _several():
+        dist.all_reduce(tensor)
+        tensor /= dist.get_world_size()
+    return tensor
+
+
 def wait_for_all() -> None:
     """Return once every rank has called this."""
     if _several():

@@ -1,0 +1,123 @@
+"""prune(): an adapter without its gates, and without the terms they close.
+
+What is left is a masked adapter of different ranks in different modules: a plan in which closed
+ranks have no entries.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from expandermask.adapters.activate import drop_module
+from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
+from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.remask import change_masks
+from expandermask.errors import AdapterError
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
+from expandermask.masks.plan import MaskPair, MaskPlan, Support
+
+
+@torch.no_grad()
+def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
+    """Multiply the gates of an adapter into B, and drop every term whose gate is 0.
+
+    The update of the weights stays what it is, to rounding. Modules of which nothing is left are no
+    longer adapted. `save_adapter` and `export_peft` then write ranks that differ from module to
+    module; masks that lost no rank stay as they are, certified if they were.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With adapters attached, not merged.
+    name : str, optional
+        Which adapter, if several are active.
+
+    Returns
+    -------
+    dict of str to int
+        The rank of every module the adapter had, 0 for those that are gone.
+
+    Raises
+    ------
+    AdapterError
+        The adapter is merged or sharded, or every gate is 0. Nothing is changed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask.adapters import AdapterConfig, attach
+    >>> from expandermask.allocation import prune
+    >>> model = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 16))
+    >>> _ = attach(model, AdapterConfig(r=4, left_degree=4), rng=0)
+    >>> model[0].adapters["default"].set_rank_gate(torch.tensor([1.0, 0.0, 2.0, 0.0]))
+    >>> prune(model)
+    {'0': 2, '1': 4}
+    >>> model[0].adapters["default"].values_a.shape
+    torch.Size([16, 2])
+    """
+    attached = attachment(model)
+    name, adapter = attached.adapter(name)
+    layers = masked_layers(model, name)
+    if any(name in layer.merged for layer in layers.values()):
+        raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
+    owned = {place: layers[place].adapter(name) for place in adapter.plan}
+    kept = {place: _open_terms(own) for place, own in owned.items()}
+    pairs = {p: _restricted(pair, kept[p]) for p, pair in adapter.plan.items()}
+    left = {p: pair for p, pair in pairs.items() if pair is not None}
+    if not left:
+        raise AdapterError(
+            f"every gate of {name!r} is 0 and nothing would be left; detach(model) takes it off"
+        )
+    for place, own in owned.items():
+        own.values_b.copy_(own.gated_b())
+        own.set_rank_gate(None)
+        own.set_module_gate(None)
+        if place not in left:
+            drop_module(model, place, name)
+    same = {place: adapter.plan[place] for place in left}
+    plan = MaskPlan(
+        same, r=adapter.plan.r, left_degree=adapter.plan.left_degree, seed=adapter.plan.seed
+    )
+    attached.adapters[name] = NamedAdapter(plan, adapter.config, adapter.heads)
+    if left != same:
+        _move(model, name, {p: owned[p] for p in left}, left, plan.seed)
+    return {place: int(kept[place].sum()) if place in left else 0 for place in owned}
+
+
+def _move(
+    model: nn.Module,
+    name: str,
+    owned: dict[str, MaskedAdapter],
+    pairs: dict[str, MaskPair],
+    seed: int,
+) -> None:
+    """Change to masks without the closed terms; B makes up for another scale."""
+    before = {place: own.scale for place, own in owned.items()}
+    plan = MaskPlan.from_masks({p: (pair.a, pair.b) for p, pair in pairs.items()}, rng=seed)
+    change_masks(model, plan, name=name)
+    for place, own in owned.items():
+        if own.scale != before[place]:
+            own.values_b.mul_(before[place] / own.scale)
+
+
+def _open_terms(adapter: MaskedAdapter) -> Tensor:
+    """Which ranks have gates that are not 0: bool, shape (r,)."""
+    gate = torch.ones(adapter.r) if adapter.rank_gate is None else adapter.rank_gate.detach().cpu()
+    if adapter.module_gate is not None:
+        gate = gate * adapter.module_gate.detach().cpu()
+    return gate.reshape(-1) != 0
+
+
+def _restricted(pair: MaskPair, kept: Tensor) -> MaskPair | None:
+    """The masks without the other ranks; None if one of them then keeps nothing."""
+    if bool(kept.all()):
+        return pair
+    a, b = (_without(support, kept) for support in (pair.a, pair.b))
+    return MaskPair(a, b) if a.num_edges and b.num_edges else None
+
+
+def _without(support: Support, kept: Tensor) -> BipartiteGraph:
+    graph = as_bipartite(support)
+    stays = kept.numpy()[graph.rights]
+    return from_ones(graph.lefts[stays], graph.rights[stays], (graph.n1, graph.n2))
