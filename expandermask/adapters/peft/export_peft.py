@@ -13,6 +13,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from expandermask.adapters.attachment import (
@@ -26,7 +29,9 @@ from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.files import write_text
+from expandermask.graphs.biregular import BiregularGraph
 from expandermask.masks.adapter_file import WEIGHTS_NAME
+from expandermask.masks.plan import MaskPair
 
 PEFT_METADATA = {"format": "pt"}
 PLAN_KEY, CONFIG_KEY = "expandermask_plan", "expandermask_config"
@@ -39,9 +44,11 @@ def export_peft(
 
     ``lora_A`` (r, k) and ``lora_B`` (d, r) hold zeros off the masks; PEFT's factor lora_alpha / r
     is made to equal this adapter's scale. The target modules are written as one regular expression
-    of full names, so exactly the same modules are adapted. Training on in PEFT fills the zeros;
-    until then `import_peft` gives the masked adapter back. Under torch.distributed all ranks have
-    to call it, and rank 0 writes.
+    of full names, so exactly the same modules are adapted. Ranks whose masks are empty, as
+    `expandermask.allocation.prune` leaves them, are not written: where modules then differ, their
+    ranks are in ``rank_pattern`` and their scales in ``alpha_pattern``. Training on in PEFT fills
+    the zeros; until then `import_peft` gives the masked adapter back. Under torch.distributed all
+    ranks have to call it, and rank 0 writes.
 
     Raises
     ------
@@ -67,7 +74,9 @@ def export_peft(
     tensors: dict[str, Tensor] = {}
     layers = masked_layers(model, name)
     for place, layer in layers.items():
+        ranks = torch.from_numpy(used_ranks(adapter.plan[place]))
         a, b = layer.adapter(name).factors()
+        a, b = a[ranks.to(a.device)], b[:, ranks.to(b.device)].contiguous()
         if isinstance(layer, MaskedEmbedding):
             tensors |= {peft_name(place, "A", True): a, peft_name(place, "B", True): b}
         else:
@@ -88,6 +97,18 @@ def export_peft(
     on_writer(write)
 
 
+def used_ranks(pair: MaskPair) -> NDArray[np.int64]:
+    """The ranks at which both masks of a module keep something, ascending; at least one."""
+    degrees = [
+        np.full(support.n2, support.d2)
+        if isinstance(support, BiregularGraph)
+        else support.right_degrees
+        for support in (pair.a, pair.b)
+    ]
+    used = np.flatnonzero((degrees[0] > 0) & (degrees[1] > 0))
+    return used if len(used) else np.zeros(1, dtype=np.int64)
+
+
 def peft_name(module: str, side: str, embedding: bool = False) -> str:
     """The name PEFT's checkpoints give factor ``side``, "A" or "B", of a module."""
     leaf = f"lora_embedding_{side}" if embedding else f"lora_{side}.weight"
@@ -98,21 +119,30 @@ def _peft_config(
     adapter: NamedAdapter, scales: dict[str, float], fan_in_fan_out: bool, base: str | None
 ) -> dict[str, Any]:
     config = adapter.config
-    alphas = {place: scale * config.r for place, scale in scales.items()}
-    common = max(set(alphas.values()), key=list(alphas.values()).count)
+    ranks = {place: len(used_ranks(pair)) for place, pair in adapter.plan.items()}
+    alphas = {place: scale * ranks[place] for place, scale in scales.items()}
+    r, alpha = _commonest(ranks), _commonest(alphas)
     return {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": base or None,
         "inference_mode": True,
-        "r": config.r,
-        "lora_alpha": common,
-        "alpha_pattern": {
-            f"^{re.escape(place)}$": alpha for place, alpha in alphas.items() if alpha != common
-        },
+        "r": r,
+        "lora_alpha": alpha,
+        "rank_pattern": _pattern(ranks, r),
+        "alpha_pattern": _pattern(alphas, alpha),
         "lora_dropout": config.lora_dropout,
         "target_modules": "|".join(re.escape(place) for place in adapter.plan),
         "fan_in_fan_out": fan_in_fan_out,
         "bias": "none",
         "modules_to_save": list(adapter.saved_modules) or None,
     }
+
+
+def _commonest(values: dict[str, Any]) -> Any:
+    return max(dict.fromkeys(values.values()), key=list(values.values()).count)
+
+
+def _pattern(values: dict[str, Any], common: Any) -> dict[str, Any]:
+    """PEFT's form of the modules that differ: a regular expression for each."""
+    return {f"^{re.escape(place)}$": v for place, v in values.items() if v != common}

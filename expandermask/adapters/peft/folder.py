@@ -41,7 +41,7 @@ _HARMLESS = {
 
 _READ = {
     *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "modules_to_save"),
-    *("alpha_pattern", "bias", "init_lora_weights"),
+    *("rank_pattern", "alpha_pattern", "bias", "init_lora_weights"),
 }
 _LARGEST = 1e30
 """No scale is near it, and integers beyond float's range would not divide."""
@@ -54,9 +54,10 @@ class PeftFolder:
     """What a folder holds, checked against itself."""
 
     r: int
+    """The largest rank of a module."""
     dropout: float
     factors: Mapping[str, Factors]
-    """By the module's name in the base model."""
+    """By the module's name in the base model, each of its own rank."""
     scales: Mapping[str, float]
     """The factor on B A x of each module."""
     modules_to_save: tuple[str, ...]
@@ -74,9 +75,9 @@ def read_folder(folder: Path) -> PeftFolder:
             "again with PEFT's save_pretrained(safe_serialization=True)"
         )
     tensors, metadata = read_tensors(_content(folder / WEIGHTS_NAME))
-    factors, others = _sorted(tensors, config["r"])
+    factors, others = _sorted(tensors, config)
     return PeftFolder(
-        r=config["r"],
+        r=max(len(a) for a, _ in factors.values()),
         dropout=float(config.get("lora_dropout") or 0.0),
         factors=factors,
         scales={name: _scale(config, name) for name in factors},
@@ -113,8 +114,12 @@ def _config(text: bytes) -> dict[str, Any]:
 
 def _require_numbers(config: dict[str, Any]) -> None:
     """The fields that are computed with are numbers of the right kind."""
-    if type(config.get("r")) is not int or config["r"] < 1:
-        raise FileFormatError(f"{CONFIG_NAME}: r must be an integer >= 1, got {config.get('r')!r}")
+    patterns = config.get("rank_pattern") or {}
+    ranks = [config.get("r"), *(patterns.values() if type(patterns) is dict else [None])]
+    if not all(type(r) is int and r >= 1 for r in ranks):
+        raise FileFormatError(
+            f"{CONFIG_NAME}: r and rank_pattern must be integers >= 1, got {ranks!r:.80}"
+        )
     patterns = config.get("alpha_pattern") or {}
     alphas = [config.get("lora_alpha"), *(patterns.values() if type(patterns) is dict else [None])]
     if not all(type(alpha) in (int, float) and 0 < alpha <= _LARGEST for alpha in alphas):
@@ -134,19 +139,22 @@ def _require_numbers(config: dict[str, Any]) -> None:
 
 def _scale(config: dict[str, Any], name: str) -> float:
     """The factor on a module's update, by PEFT's rules for patterns and rank-stabilised LoRA."""
-    alpha = config["lora_alpha"]
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
+    alpha, r = _of_pattern(config, "alpha", name), _of_pattern(config, "rank", name)
+    return float(alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r)
+
+
+def _of_pattern(config: dict[str, Any], what: str, name: str) -> Any:
+    """A module's rank or alpha: that of the first pattern that ends its name, or the common one."""
+    for pattern, value in (config.get(f"{what}_pattern") or {}).items():
         try:
             found = regex.match(rf"(.*\.)?({pattern})$", name, timeout=_PATIENCE)
         except (regex.error, TimeoutError) as error:
             raise FileFormatError(
-                f"{CONFIG_NAME}: alpha_pattern {pattern!r:.80}: {error}"
+                f"{CONFIG_NAME}: {what}_pattern {pattern!r:.80}: {error}"
             ) from None
         if found:
-            alpha = value
-            break
-    r: int = config["r"]
-    return float(alpha / math.sqrt(r) if config.get("use_rslora") else alpha / r)
+            return value
+    return config["r" if what == "rank" else "lora_alpha"]
 
 
 def _content(path: Path) -> bytes:
@@ -156,7 +164,9 @@ def _content(path: Path) -> bytes:
         return stream.read()
 
 
-def _sorted(tensors: Mapping[str, Tensor], r: int) -> tuple[dict[str, Factors], dict[str, Tensor]]:
+def _sorted(
+    tensors: Mapping[str, Tensor], config: dict[str, Any]
+) -> tuple[dict[str, Factors], dict[str, Tensor]]:
     """The factors in pairs, by module, and every other tensor."""
     sides: dict[str, dict[str, Tensor]] = {}
     others: dict[str, Tensor] = {}
@@ -170,7 +180,8 @@ def _sorted(tensors: Mapping[str, Tensor], r: int) -> tuple[dict[str, Factors], 
             others[name] = tensor
     if not sides:
         raise FileFormatError(f"{WEIGHTS_NAME} holds no lora_A and lora_B")
-    return {name: _pair(name, both, r) for name, both in sides.items()}, others
+    pairs = {n: _pair(n, both, _of_pattern(config, "rank", n)) for n, both in sides.items()}
+    return pairs, others
 
 
 def _pair(name: str, sides: dict[str, Tensor], r: int) -> Factors:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,10 @@ from expandermask.adapters.fit import bare_module, check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.peft.export_peft import CONFIG_KEY, PLAN_KEY
+from expandermask.adapters.peft.export_peft import CONFIG_KEY, PLAN_KEY, used_ranks
 from expandermask.adapters.peft.folder import Factors, PeftFolder, read_folder
 from expandermask.adapters.training.distributed import like
-from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
+from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
 from expandermask.masks.plan import MaskPair, MaskPlan
@@ -59,7 +60,8 @@ def import_peft(
         Without adapters, or with others: see `attach`.
     folder : path
         With ``adapter_config.json`` and ``adapter_model.safetensors``. Rank-stabilised scaling,
-        ``alpha_pattern`` of one value, embeddings and ``modules_to_save`` are understood.
+        ``rank_pattern``, ``alpha_pattern``, embeddings and ``modules_to_save`` are understood.
+        Where modules differ in scale, B makes up for it, to rounding.
     plan : MaskPlan, optional
         For exactly the folder's modules and rank.
     name : str
@@ -68,7 +70,7 @@ def import_peft(
     Raises
     ------
     FileFormatError
-        A file is missing, damaged, a pickle, or no plain LoRA of one rank and scale.
+        A file is missing, damaged, a pickle, or no plain LoRA.
     AdapterError
         Factors are not zero off the masks of ``plan`` (how many entries, and how large), or the
         adapter does not fit the plan or the model.
@@ -90,6 +92,7 @@ def import_peft(
         plan = _embedded_plan(stored) or _complete_plan(stored)
     else:
         _require_plan(plan, stored)
+    stored = replace(stored, factors=_at_plans_ranks(stored, plan))
     config = _config(stored, plan)
     require_free(model, name)
     saved = check_fit(model, plan, config)
@@ -124,10 +127,11 @@ def _embedded_plan(stored: PeftFolder) -> MaskPlan | None:
 
 
 def _complete_plan(stored: PeftFolder) -> MaskPlan:
-    """Masks that keep everything."""
-    if stored.r < 2:  # no degree of 2 fits
+    """Masks that keep everything, of modules of a smaller rank the first ranks."""
+    if stored.r < 2 or any(len(a) < stored.r for a, _ in stored.factors.values()):
+        there = np.arange(stored.r)
         ones = {
-            name: (np.ones((a.shape[1], stored.r)), np.ones((len(b), stored.r)))
+            name: (np.tile(there < len(a), (a.shape[1], 1)), np.tile(there < len(a), (len(b), 1)))
             for name, (a, b) in stored.factors.items()
         }
         return MaskPlan.from_masks(ones, rng=0)
@@ -144,14 +148,13 @@ def _require_plan(plan: MaskPlan, stored: PeftFolder) -> None:
     """The plan is for these modules and shapes, and its masks drop nothing."""
     if not isinstance(plan, MaskPlan):
         raise InvalidInputError(f"plan must be a MaskPlan, got {plan!r:.80}")
-    if plan.r != stored.r:
-        raise AdapterError(f"the plan has r={plan.r} and the file r={stored.r}")
     if names := sorted(plan.keys() ^ stored.factors.keys()):
         where = "plan" if names[0] in plan else "file"
         raise AdapterError(f"module {names[0]!r} is only in the {where}; both must name the same")
     dropped: dict[str, _OffMask] = {}
+    factors = _at_plans_ranks(stored, plan)
     for name, pair in plan.items():
-        a, b = stored.factors[name]
+        a, b = factors[name]
         if pair.shape != (len(b), a.shape[1]):
             raise AdapterError(
                 f"the plan's masks for {name!r} are for a (d, k) = {pair.shape} weight, and the "
@@ -168,6 +171,24 @@ def _require_plan(plan: MaskPlan, stored: PeftFolder) -> None:
         )
 
 
+def _at_plans_ranks(stored: PeftFolder, plan: MaskPlan) -> dict[str, Factors]:
+    """The factors with as many ranks as the plan has, zero at those that its masks leave empty."""
+    found = {}
+    for name, (a, b) in stored.factors.items():
+        if len(a) != plan.r:
+            used = torch.from_numpy(used_ranks(plan[name]))
+            if len(used) != len(a):
+                raise AdapterError(
+                    f"the plan has r={plan.r}, of which the masks of {name!r} use {len(used)}, and "
+                    f"the file r={len(a)}"
+                )
+            require_memory(plan.r * (len(b) + a.shape[1]) * a.element_size(), f"rank {plan.r}")
+            b = b.new_zeros(len(b), plan.r).index_copy_(1, used, b)
+            a = a.new_zeros(plan.r, a.shape[1]).index_copy_(0, used, a)
+        found[name] = a, b
+    return found
+
+
 def _off_mask(pair: MaskPair, factors: Factors) -> _OffMask:
     count, largest = 0, 0.0
     for support, factor in zip((pair.a, pair.b), (factors[0].t(), factors[1]), strict=True):
@@ -182,16 +203,11 @@ def _config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig:
     own = _embedded_config(stored, plan)
     if own is not None:
         return own
-    scales = sorted(set(stored.scales.values()))
-    if len(scales) > 1:
-        raise FileFormatError(
-            f"the file has modules of different scales, {scales[0]:g} to {scales[-1]:g} "
-            "(alpha_pattern); an adapter has one"
-        )
+    scales = list(stored.scales.values())
     return AdapterConfig(
-        r=stored.r,
+        r=plan.r,
         left_degree=plan.left_degree,
-        lora_alpha=scales[0] * stored.r,
+        lora_alpha=max(dict.fromkeys(scales), key=scales.count) * plan.r,
         lora_dropout=stored.dropout,
         target_modules=tuple(plan),
         scaling="paper",
@@ -275,6 +291,9 @@ def _copy(model: nn.Module, stored: PeftFolder, name: str) -> None:
     with torch.no_grad():
         for place, layer in masked_layers(model, name).items():
             adapter, (a, b) = layer.adapter(name), stored.factors[place]
+            wanted = stored.scales[place]
+            if abs(adapter.scale - wanted) > _SAME_SCALE * wanted:
+                b = b * (wanted / adapter.scale)
             for values, index, dense in (
                 (adapter.values_a, adapter.index_a, a),
                 (adapter.values_b, adapter.index_b, b.t()),

@@ -65,6 +65,30 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
     save_file(tensors, path, metadata)
 
 
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize(
+    ("ranks", "alphas"),
+    [({"0": 3}, {}), ({"2": 1}, {"2": 5}), ({}, {"0": 40}), ({"0": 16, "2": 5}, {"0": 1, "2": 9})],
+)
+def test_stock_loras_of_several_ranks_and_scales_give_the_same_output(
+    ranks: dict[str, int], alphas: dict[str, int], rslora: bool, tmp_path: Path
+) -> None:
+    patterns = {"rank_pattern": ranks, "alpha_pattern": alphas, "use_rslora": rslora}
+    theirs, x = stock(mlp, tmp_path, **patterns), torch.randn(5, 64)
+    model = mlp().eval()
+    plan = import_peft(model, tmp_path)
+    torch.testing.assert_close(model(x), theirs(x), rtol=1e-5, atol=1e-5)
+    found = {
+        name: layer.adapter("default").values_a.numel() for name, layer in layers(model).items()
+    }
+    assert found == {"0": 64 * ranks.get("0", 8), "2": 32 * ranks.get("2", 8)}
+    assert plan.r == max(ranks.get("0", 8), ranks.get("2", 8))
+    save_adapter(model, tmp_path / "own")
+    fresh = mlp().eval()
+    load_adapter(fresh, tmp_path / "own")
+    assert torch.equal(fresh(x), model(x))
+
+
 @pytest.mark.parametrize("make", [bert, gpt2])
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"lora_alpha": 7, "r": 12}])
 def test_a_stock_lora_gives_the_same_logits(
@@ -287,15 +311,18 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"peft_type": "LOHA"}, "peft_type='LOHA'"),
     ({"bias": "lora_only"}, "bias='lora_only'"),
     ({"use_dora": True}, "use_dora=True"),
-    ({"rank_pattern": {"0": 4}}, "rank_pattern="),
-    ({"alpha_pattern": {"0": 4}}, "different scales, 0.5 to 1.5"),
+    ({"rank_pattern": {"0": 4}}, r"must be \(r, k\) and \(d, r\) with r=4"),
+    ({"rank_pattern": {"0": 0}}, "r and rank_pattern must be integers >= 1"),
+    ({"rank_pattern": {"0": True}}, "r and rank_pattern must be integers >= 1"),
+    ({"rank_pattern": ["0"]}, "r and rank_pattern must be integers >= 1"),
+    ({"rank_pattern": {"(": 4}}, r"rank_pattern '\('"),
     ({"alpha_pattern": {"(": 4}}, r"alpha_pattern '\('"),
     ({"alpha_pattern": [1]}, "must be positive numbers"),
     ({"lora_bias": True}, "lora_bias=True"),
     ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'"),
     ({"something_new": 1}, "something_new=1"),
     ({"r": 16}, r"must be \(r, k\) and \(d, r\) with r=16"),
-    ({"r": "8"}, "r must be an integer"),
+    ({"r": "8"}, "r and rank_pattern must be integers"),
     ({"lora_alpha": 0}, "must be positive numbers"),
     ({"lora_alpha": True}, "must be positive numbers"),
     ({"lora_alpha": 10**400}, "must be positive numbers"),
@@ -383,7 +410,7 @@ def test_plans_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     stock(mlp, tmp_path)
     shapes = {"0": (32, 64), "2": (64, 32)}
     wider = MaskPlan.for_shapes(shapes, r=16, rng=0)
-    refuses(tmp_path, AdapterError, "plan has r=16 and the file r=8", plan=wider)
+    refuses(tmp_path, AdapterError, "the masks of '0' use 16, and the file r=8", plan=wider)
     short = MaskPlan.for_shapes({"0": (32, 64)}, r=8, rng=0)
     refuses(tmp_path, AdapterError, "'2' is only in the file", plan=short)
     turned = MaskPlan.for_shapes({"0": (64, 32), "2": (64, 32)}, r=8, rng=0)
