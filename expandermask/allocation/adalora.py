@@ -8,20 +8,18 @@ schedule from all terms to the budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.allocation.budget import best
 from expandermask.allocation.orthogonality import orthogonality
-from expandermask.allocation.policy import Policy
+from expandermask.allocation.policy import Policy, start_gate
 from expandermask.allocation.terms import Terms
 from expandermask.errors import InvalidInputError, check_integer, check_real
-from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
 
 Importance = Literal["smoothed", "sensitivity", "magnitude"]
@@ -119,7 +117,7 @@ class AdaLoRA(Policy):
 
         b_T + (b_0 - b_T) (1 - (t - t_i) / (T - t_i - t_f))^3 between t_i and T - t_f.
         """
-        everything = len(self._terms)
+        everything = int(self._terms.exists.sum())
         if step < self.warmup_steps:
             return everything
         target = self._target()
@@ -155,7 +153,7 @@ class AdaLoRA(Policy):
     def after_step(self, step: int) -> None:
         """Set lambda to 0 in all but the b(t) most important terms."""
         self._in_hand()
-        if (count := self.budget(step)) == len(self._terms):
+        if (count := self.budget(step)) >= int(self._terms.exists.sum()):
             return
         chosen = torch.from_numpy(best(self.scores().cpu().numpy(), count))
         for gate, kept in zip(self._terms.gates(), self._terms.split(chosen).values(), strict=True):
@@ -163,32 +161,40 @@ class AdaLoRA(Policy):
 
     @torch.no_grad()
     def scores(self) -> Tensor:
-        """The importance of every term, module after module: shape (terms,)."""
+        """The importance of every term, module after module: shape (terms,).
+
+        Minus infinity for terms that a mask leaves no entries.
+        """
         self._in_hand()
         if self.importance == "magnitude":
-            return torch.cat([gate.detach().abs().reshape(-1) for gate in self._terms.gates()])
+            found = torch.cat([gate.detach().abs().reshape(-1) for gate in self._terms.gates()])
+            return found.masked_fill(~self._terms.exists, -math.inf)
         entries = self._mean * self._deviation if self.importance == "smoothed" else self._mean
         values = len(self._term_of)
         found = entries[values:].clone()
-        return found.index_add_(0, self._term_of, entries[:values].mul(self._share_of))
+        found.index_add_(0, self._term_of, entries[:values].mul(self._share_of))
+        return found.masked_fill(~self._terms.exists, -math.inf)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Importance gathered so far."""
         self._in_hand()
         return {"mean": self._mean, "deviation": self._deviation}
 
-    def _prepare(self, adapters: Mapping[str, MaskedAdapter], plan: MaskPlan) -> None:
-        terms = Terms(adapters)
-        if self.target_rank * len(adapters) > len(terms):
+    def _check(self, plan: MaskPlan) -> None:
+        there, modules = int(self._terms.exists.sum()), len(plan)
+        if self._target() > there:
             raise InvalidInputError(
-                f"target_rank must be at most the mean rank {len(terms) / len(adapters):g}, got "
+                f"target_rank must be at most the mean rank {there / modules:g}, got "
                 f"{self.target_rank:g}"
             )
-        self._terms, self._term_of = terms, terms.of_values()
-        self._share_of = terms.shares_of_values()
-        for name, adapter in adapters.items():
-            start_as_svd(adapter, derive_seed(plan.seed, name, "AdaLoRA"))
-        count = len(self._term_of) + len(terms)
+
+    def _start(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+        start_as_svd(adapter, terms, seed)
+
+    def _prepare(self, plan: MaskPlan) -> None:
+        self._term_of = self._terms.of_values()
+        self._share_of = self._terms.shares_of_values()
+        count = len(self._term_of) + len(self._terms)
         self._mean = torch.zeros(count, device=self._term_of.device)
         self._deviation = torch.zeros_like(self._mean)
 
@@ -202,7 +208,8 @@ class AdaLoRA(Policy):
         return torch.cat(parts).float().abs_()
 
     def _target(self) -> int:
-        return math.floor(Fraction(self.target_rank) * len(self._in_hand()))
+        rank = Fraction(self.target_rank).limit_denominator(10**6)  # a third times three is one
+        return math.floor(rank * len(self._terms.adapters))
 
     def _require_sound(self) -> None:
         if not 0 <= self.target_rank < math.inf:
@@ -227,18 +234,22 @@ class AdaLoRA(Policy):
 
 
 @torch.no_grad()
-def start_as_svd(adapter: MaskedAdapter, seed: int) -> None:
-    """AdaLoRA's first values: A and B normal, and a rank gate of zeros, so that the update is 0.
+def start_as_svd(adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+    """AdaLoRA's first values for some terms: A and B normal, and gates of 0, so the update is 0.
 
     The deviation is 0.02 where nothing is masked, and under a mask so much larger that a term's
-    vectors are as long: 0.02 sqrt(n / entries of the term).
+    vectors are as long: 0.02 sqrt(n / entries of the term). Without a gate there yet, the adapter
+    gets a trained one. ``terms`` are bool of shape (r,).
     """
     generator = torch.Generator().manual_seed(seed)
-    terms = Terms({"": adapter})
-    shares = torch.split(terms.shares_of_values(), [v.numel() for v in terms.values()])
-    for values, share, n in zip(terms.values(), shares, reversed(adapter.shape), strict=True):
-        unit = torch.randn(values.shape, generator=generator)
-        scale = _DEVIATION * (n * share.cpu()).sqrt().view(values.shape)
-        values.copy_((unit * scale).to(values))
-    gate = torch.zeros(adapter.r, dtype=adapter.values_a.dtype, device=adapter.values_a.device)
-    adapter.set_rank_gate(nn.Parameter(gate))
+    own = Terms({"": adapter})
+    counts = [v.numel() for v in own.values()]
+    shares, places = (torch.split(t, counts) for t in (own.shares_of_values(), own.of_values()))
+    for values, share, term, n in zip(
+        own.values(), shares, places, reversed(adapter.shape), strict=True
+    ):
+        unit = torch.randn(values.numel(), generator=generator).to(values)
+        first = unit * _DEVIATION * (n * share.to(values)).sqrt()
+        is_new = terms.to(term.device)[term.long()]
+        values.copy_(torch.where(is_new, first, values.reshape(-1)).view(values.shape))
+    start_gate(adapter, terms, torch.zeros(adapter.r))

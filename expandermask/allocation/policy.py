@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.allocation.prune import prune
+from expandermask.allocation.terms import Terms
 from expandermask.errors import AdapterError, FileFormatError
+from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
 
 
@@ -39,6 +41,7 @@ class Policy(ABC):
         self._model: nn.Module | None = None
         self._name = ""
         self._adapters: dict[str, MaskedAdapter] = {}
+        self._terms: Terms
         self._optimizer: torch.optim.Optimizer | None = None
 
     def attach(self, model: nn.Module, *, name: str | None = None) -> None:
@@ -53,6 +56,10 @@ class Policy(ABC):
             No adapter is attached, it is merged or sharded, it has gates already, or the policy has
             another in hand.
         """
+        self._take(model, name, fresh=True)
+
+    def _take(self, model: nn.Module, name: str | None, *, fresh: bool) -> None:
+        """As `attach`; unless ``fresh``, gates and values stay as another policy has left them."""
         if self._model is not None:
             raise AdapterError(f"this {type(self).__name__} has an adapter in hand; make another")
         name, adapter = attachment(model).adapter(name)
@@ -61,9 +68,18 @@ class Policy(ABC):
             raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
         found = {place: layers[place].adapter(name) for place in adapter.plan}
         for place, own in found.items():
-            if own.rank_gate is not None or own.module_gate is not None:
+            if fresh and (own.rank_gate is not None or own.module_gate is not None):
                 raise AdapterError(f"{place!r} has a gate already, of another policy")
-        self._prepare(found, adapter.plan)
+        self._terms = Terms(found)
+        self._check(adapter.plan)
+        if fresh:
+            for place, own in found.items():
+                self._start(
+                    own,
+                    self._terms.split(self._terms.exists)[place],
+                    derive_seed(adapter.plan.seed, place, type(self).__name__),
+                )
+        self._prepare(adapter.plan)
         self._model, self._name, self._adapters = model, name, found
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
@@ -99,11 +115,13 @@ class Policy(ABC):
 
     def active(self) -> dict[str, Tensor]:
         """Which terms of every module do something: bool, shape (r,). Those with a gate not 0."""
+        self._in_hand()
+        found = self._terms.split(self._terms.exists.cpu())
         return {
-            place: torch.ones(own.r, dtype=torch.bool)
-            if own.rank_gate is None
-            else (own.rank_gate.detach() != 0).cpu()
-            for place, own in self._in_hand().items()
+            place: exists
+            if (gate := self._terms.adapters[place].rank_gate) is None
+            else exists & (gate.detach() != 0).cpu()
+            for place, exists in found.items()
         }
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -125,9 +143,17 @@ class Policy(ABC):
                 )
             tensor.copy_(state[name])
 
-    @abstractmethod
-    def _prepare(self, adapters: Mapping[str, MaskedAdapter], plan: MaskPlan) -> None:
-        """Put gates and first values in."""
+    def _check(self, plan: MaskPlan) -> None:
+        """Refuse an adapter the policy cannot take; nothing is changed yet."""
+        return
+
+    def _start(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+        """Give some terms of one module, bool of shape (r,), their first gates and values."""
+        return
+
+    def _prepare(self, plan: MaskPlan) -> None:
+        """Make the policy's own state for the terms there are."""
+        return
 
     def _in_hand(self) -> dict[str, MaskedAdapter]:
         if self._model is None:
@@ -159,3 +185,13 @@ class Policy(ABC):
             {"params": rest, "lr": lr, "weight_decay": weight_decay},
             {"params": gates, "lr": lr, "weight_decay": 0.0},
         ]
+
+
+@torch.no_grad()
+def start_gate(adapter: MaskedAdapter, terms: Tensor, first: Tensor) -> None:
+    """Give some terms, bool of shape (r,), their first gates; a trained gate if there is none."""
+    gate = adapter.rank_gate
+    if gate is None:
+        gate = nn.Parameter(torch.zeros(adapter.r).to(adapter.values_a))
+        adapter.set_rank_gate(gate)
+    gate.copy_(torch.where(terms.to(gate.device), first.to(gate), gate))

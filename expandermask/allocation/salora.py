@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.training.distributed import mean_over_ranks
 from expandermask.allocation.orthogonality import orthogonality
 from expandermask.allocation.policy import Policy
-from expandermask.allocation.terms import Terms
 from expandermask.errors import InvalidInputError, check_integer, check_real
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
@@ -162,7 +160,7 @@ class SaLoRA(Policy):
     def active(self) -> dict[str, Tensor]:
         """The terms that are open at evaluation."""
         self._in_hand()
-        return self._terms.split((self._gates_of(0.5).detach() > 0).cpu())
+        return self._terms.split(((self._gates_of(0.5).detach() > 0) & self._terms.exists).cpu())
 
     def after_backward(self, step: int) -> None:
         """Turn the gates' gradients into those of log theta, the density's added."""
@@ -221,9 +219,9 @@ class SaLoRA(Policy):
         self._put(self._terms.split(self._gates_of(0.5).detach()))
         return super().finish()
 
-    def _prepare(self, adapters: Mapping[str, MaskedAdapter], plan: MaskPlan) -> None:
-        self._terms, self._seed = Terms(adapters), derive_seed(plan.seed, "SaLoRA")
-        device = next(iter(adapters.values())).values_a.device
+    def _prepare(self, plan: MaskPlan) -> None:
+        self._seed = derive_seed(plan.seed, "SaLoRA")
+        device = self._terms.exists.device
         entries = torch.bincount(self._terms.of_values(), minlength=len(self._terms)).double()
         self._costs = entries / entries.sum()
         self._log_theta = torch.full((len(self._terms),), _FIRST, device=device, requires_grad=True)

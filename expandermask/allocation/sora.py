@@ -8,18 +8,14 @@ module is how many of its gates are not exactly 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.allocation.policy import Policy
-from expandermask.allocation.terms import Terms
+from expandermask.allocation.policy import Policy, start_gate
 from expandermask.errors import AdapterError, InvalidInputError, check_real
-from expandermask.graphs.random import derive_seed
-from expandermask.masks.plan import MaskPlan
 
 Variant = Literal["paper", "reference"]
 
@@ -89,12 +85,9 @@ class SoRA(Policy):
             else:
                 gate.copy_(reference_threshold(gate, self.strength))
 
-    def _prepare(self, adapters: Mapping[str, MaskedAdapter], plan: MaskPlan) -> None:
-        self._terms = Terms(adapters)
-        for name, adapter in adapters.items():
-            seed = derive_seed(plan.seed, name, "SoRA")
-            gate = torch.randn(adapter.r, generator=torch.Generator().manual_seed(seed))
-            adapter.set_rank_gate(nn.Parameter(gate.to(adapter.values_a)))
+    def _start(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+        first = torch.randn(adapter.r, generator=torch.Generator().manual_seed(seed))
+        start_gate(adapter, terms, first)
 
 
 def soft_threshold(x: Tensor, xi: float) -> Tensor:

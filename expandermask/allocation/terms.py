@@ -32,6 +32,8 @@ class Terms:
                     "ranked as a whole; train with DDP instead"
                 )
         self._sizes = [adapter.r for adapter in self.adapters.values()]
+        self.exists = self._exists()
+        """Which terms have entries in both factors: bool, shape (terms,). Others do nothing."""
 
     def __len__(self) -> int:
         return sum(self._sizes)
@@ -52,19 +54,26 @@ class Terms:
 
     def of_values(self) -> Tensor:
         """The term each value belongs to, in the order of `values`: int32, shape (values,)."""
+        both = zip(self._of_side("a"), self._of_side("b"), strict=True)
+        return torch.cat([part for parts in both for part in parts])
+
+    def _of_side(self, side: str) -> list[Tensor]:
+        """The term of each value of one factor, for every module."""
         parts, start = [], 0
         for adapter in self.adapters.values():
-            d, k = adapter.shape
-            for values, index, n in (
-                (adapter.values_a, adapter.index_a, k),
-                (adapter.values_b, adapter.index_b, d),
-            ):
-                ranks = ranks_of(values, index, n)
-                if ranks is None:  # whole lines: one value of every rank
-                    ranks = torch.arange(adapter.r, device=values.device).expand(values.shape)
-                parts.append((ranks.reshape(-1) + start).int())
+            values, index = getattr(adapter, f"values_{side}"), getattr(adapter, f"index_{side}")
+            ranks = ranks_of(values, index, adapter.shape["ba".index(side)])
+            if ranks is None:  # whole lines: one value of every rank
+                ranks = torch.arange(adapter.r, device=values.device).expand(values.shape)
+            parts.append((ranks.reshape(-1) + start).int())
             start += adapter.r
-        return torch.cat(parts)
+        return parts
+
+    def _exists(self) -> Tensor:
+        a, b = (
+            torch.bincount(torch.cat(self._of_side(side)), minlength=len(self)) > 0 for side in "ab"
+        )
+        return a & b
 
     def shares_of_values(self) -> Tensor:
         """For a mean over each factor's entries of a term: 1 / their number, in the same order."""
