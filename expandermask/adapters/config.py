@@ -112,12 +112,13 @@ class AdapterConfig:
     def scale_of(self, pair: MaskPair) -> float:
         """The factor on B A x for one module's masks.
 
-        Where the rows of B differ, ``left_degree`` in the formula is the mean over rows not empty.
+        Where the rows of B differ, ``left_degree`` in the formula is the mean over rows not empty,
+        and 1 where all are.
         """
         if isinstance(pair.b, BiregularGraph):
             return self._scale(pair.b.d1)
         degrees = pair.b.left_degrees
-        return self._scale(float(degrees[degrees > 0].mean()))
+        return self._scale(float(degrees[degrees > 0].mean()) if degrees.any() else 1.0)
 
     def _scale(self, degree: float) -> float:
         if self.scaling == "paper":

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from expandermask.adapters.activate import drop_module
 from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.remask import change_masks
+from expandermask.adapters.peft.export_peft import used_ranks
+from expandermask.allocation.resize import restricted, swap_masks
 from expandermask.errors import AdapterError
-from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
-from expandermask.masks.plan import MaskPair, MaskPlan, Support
+from expandermask.masks.plan import MaskPlan
 
 
 @torch.no_grad()
@@ -63,8 +63,8 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
         raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
     owned = {place: layers[place].adapter(name) for place in adapter.plan}
     kept = {place: _open_terms(own) for place, own in owned.items()}
-    pairs = {p: _restricted(pair, kept[p]) for p, pair in adapter.plan.items()}
-    left = {p: pair for p, pair in pairs.items() if pair is not None}
+    pairs = {p: restricted(pair, kept[p]) for p, pair in adapter.plan.items()}
+    left = {p: pair for p, pair in pairs.items() if pair.a.num_edges and pair.b.num_edges}
     if not left:
         raise AdapterError(
             f"every gate of {name!r} is 0 and nothing would be left; detach(model) takes it off"
@@ -81,24 +81,8 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     )
     attached.adapters[name] = NamedAdapter(plan, adapter.config, adapter.heads)
     if left != same:
-        _move(model, name, {p: owned[p] for p in left}, left, plan.seed)
-    return {place: int(kept[place].sum()) if place in left else 0 for place in owned}
-
-
-def _move(
-    model: nn.Module,
-    name: str,
-    owned: dict[str, MaskedAdapter],
-    pairs: dict[str, MaskPair],
-    seed: int,
-) -> None:
-    """Change to masks without the closed terms; B makes up for another scale."""
-    before = {place: own.scale for place, own in owned.items()}
-    plan = MaskPlan.from_masks({p: (pair.a, pair.b) for p, pair in pairs.items()}, rng=seed)
-    change_masks(model, plan, name=name)
-    for place, own in owned.items():
-        if own.scale != before[place]:
-            own.values_b.mul_(before[place] / own.scale)
+        swap_masks(model, MaskPlan(left, r=plan.r, left_degree=None, seed=plan.seed), name=name)
+    return {place: len(used_ranks(left[place])) if place in left else 0 for place in owned}
 
 
 def _open_terms(adapter: MaskedAdapter) -> Tensor:
@@ -107,17 +91,3 @@ def _open_terms(adapter: MaskedAdapter) -> Tensor:
     if adapter.module_gate is not None:
         gate = gate * adapter.module_gate.detach().cpu()
     return gate.reshape(-1) != 0
-
-
-def _restricted(pair: MaskPair, kept: Tensor) -> MaskPair | None:
-    """The masks without the other ranks; None if one of them then keeps nothing."""
-    if bool(kept.all()):
-        return pair
-    a, b = (_without(support, kept) for support in (pair.a, pair.b))
-    return MaskPair(a, b) if a.num_edges and b.num_edges else None
-
-
-def _without(support: Support, kept: Tensor) -> BipartiteGraph:
-    graph = as_bipartite(support)
-    stays = kept.numpy()[graph.rights]
-    return from_ones(graph.lefts[stays], graph.rights[stays], (graph.n1, graph.n2))

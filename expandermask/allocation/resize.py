@@ -1,0 +1,70 @@
+"""resize(): give an adapter other ranks in the middle of its training.
+
+Masks are drawn, and certified, once at the largest rank. A smaller rank is some of its terms, so
+the graph in use is a part of that graph, and claims nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from expandermask.adapters.attachment import masked_layers
+from expandermask.adapters.remask import change_masks
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
+from expandermask.masks.plan import MaskPair, MaskPlan, Support
+
+
+def resize(
+    model: nn.Module,
+    masks: MaskPlan,
+    terms: Mapping[str, Tensor],
+    *,
+    name: str,
+    optimizer: Optimizer | None = None,
+) -> None:
+    """Leave an adapter exactly these terms of ``masks``, which are those of the largest rank.
+
+    A term that stays keeps its values and, in ``optimizer``, its moments; one that comes gets those
+    of a fresh adapter, B being zero, and moments of zero. The model computes what it did, to
+    rounding, unless a term that did something went.
+
+    ``terms`` are bool tensors of shape (r,), one for every module, and may be all False.
+    """
+    pairs = {place: restricted(pair, terms[place]) for place, pair in masks.items()}
+    swap_masks(
+        model,
+        MaskPlan(pairs, r=masks.r, left_degree=None, seed=masks.seed),
+        name=name,
+        optimizer=optimizer,
+    )
+
+
+@torch.no_grad()
+def swap_masks(
+    model: nn.Module, plan: MaskPlan, *, name: str, optimizer: Optimizer | None = None
+) -> None:
+    """`change_masks`, but where "matched" scaling follows the degree, B makes up for it."""
+    layers = masked_layers(model, name)
+    owned = {place: layers[place].adapter(name) for place in plan}
+    before = {place: own.scale for place, own in owned.items()}
+    change_masks(model, plan, name=name, optimizer=optimizer)
+    for place, own in owned.items():
+        if own.scale != before[place]:
+            own.values_b.mul_(before[place] / own.scale)
+
+
+def restricted(pair: MaskPair, kept: Tensor) -> MaskPair:
+    """Masks without the entries of other ranks than those ``kept``: bool, shape (r,)."""
+    if bool(kept.all()):
+        return pair
+    return MaskPair(_without(pair.a, kept), _without(pair.b, kept))
+
+
+def _without(support: Support, kept: Tensor) -> BipartiteGraph:
+    graph = as_bipartite(support)
+    stays = kept.numpy()[graph.rights]
+    return from_ones(graph.lefts[stays], graph.rights[stays], (graph.n1, graph.n2))
