@@ -10,10 +10,11 @@ except ImportError as error:
     ) from error
 
 from expandermask.allocation.adalora import AdaLoRA
+from expandermask.allocation.alora import ALoRA, minus_loss
 from expandermask.allocation.budget import share
 from expandermask.allocation.policy import Policy
 from expandermask.allocation.prune import prune
 from expandermask.allocation.salora import SaLoRA
 from expandermask.allocation.sora import SoRA
 
-__all__ = ["AdaLoRA", "Policy", "SaLoRA", "SoRA", "prune", "share"]
+__all__ = ["ALoRA", "AdaLoRA", "Policy", "SaLoRA", "SoRA", "minus_loss", "prune", "share"]

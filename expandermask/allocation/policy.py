@@ -19,7 +19,8 @@ and `PolicyCallback` a `transformers.Trainer`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,6 +87,22 @@ class Policy(ABC):
         """Tell the policy of the optimizer that trains the adapter."""
         self._optimizer = optimizer
 
+    def groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: all that trains, and the gates without decay."""
+        gates = [
+            g
+            for own in self._in_hand().values()
+            for g in (own.rank_gate, own.module_gate)
+            if isinstance(g, nn.Parameter)
+        ]
+        own = {id(g) for g in gates}
+        model = self._model_in_hand()
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+        return [
+            {"params": rest, "lr": lr, "weight_decay": weight_decay},
+            {"params": gates, "lr": lr, "weight_decay": 0.0},
+        ]
+
     def loss(self) -> Tensor:
         """What the method adds to the loss: a scalar tensor, 0 if nothing."""
         return torch.zeros(())
@@ -103,9 +120,7 @@ class Policy(ABC):
 
         See `expandermask.allocation.prune`. The model computes what it did in evaluation mode.
         """
-        self._in_hand()
-        assert self._model is not None
-        ranks = prune(self._model, name=self._name)
+        ranks = prune(self._model_in_hand(), name=self._name)
         self._model, self._adapters = None, {}
         return ranks
 
@@ -116,7 +131,7 @@ class Policy(ABC):
     def active(self) -> dict[str, Tensor]:
         """Which terms of every module do something: bool, shape (r,). Those with a gate not 0."""
         self._in_hand()
-        found = self._terms.split(self._terms.exists.cpu())
+        found = self._terms.split(self._terms.exists.cpu().clone())
         return {
             place: exists
             if (gate := self._terms.adapters[place].rank_gate) is None
@@ -131,6 +146,11 @@ class Policy(ABC):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`; `FileFormatError` if it is not one of this policy's."""
         own = self.state_dict()
+        self._require_same_shapes(own, state)
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def _require_same_shapes(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         for name in sorted(own.keys() ^ state.keys()):
             raise FileFormatError(
                 f"{type(self).__name__}: {name!r} is missing, or not of its state"
@@ -141,7 +161,6 @@ class Policy(ABC):
                     f"{type(self).__name__}: {name!r} must have shape {tuple(tensor.shape)}, got "
                     f"{tuple(state[name].shape)}"
                 )
-            tensor.copy_(state[name])
 
     def _check(self, plan: MaskPlan) -> None:
         """Refuse an adapter the policy cannot take; nothing is changed yet."""
@@ -160,6 +179,15 @@ class Policy(ABC):
             raise AdapterError(f"call {type(self).__name__}.attach(model) first")
         return self._adapters
 
+    def _model_in_hand(self) -> nn.Module:
+        self._in_hand()
+        assert self._model is not None
+        return self._model
+
+    def _refresh(self) -> None:
+        """Look at the adapter's terms again, after a resize."""
+        self._terms = Terms(self._in_hand())
+
     def _group(self, parameter: Any) -> dict[str, Any]:
         """The optimizer's group that trains one of its parameters."""
         groups = [] if self._optimizer is None else self._optimizer.param_groups
@@ -170,22 +198,6 @@ class Policy(ABC):
             "the policy needs the optimizer that trains its gates; call follow(optimizer)"
         )
 
-    def groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer: all that trains, and the gates without decay."""
-        gates = [
-            g
-            for own in self._in_hand().values()
-            for g in (own.rank_gate, own.module_gate)
-            if isinstance(g, nn.Parameter)
-        ]
-        assert self._model is not None
-        own = {id(g) for g in gates}
-        rest = [p for p in self._model.parameters() if p.requires_grad and id(p) not in own]
-        return [
-            {"params": rest, "lr": lr, "weight_decay": weight_decay},
-            {"params": gates, "lr": lr, "weight_decay": 0.0},
-        ]
-
 
 @torch.no_grad()
 def start_gate(adapter: MaskedAdapter, terms: Tensor, first: Tensor) -> None:
@@ -195,3 +207,15 @@ def start_gate(adapter: MaskedAdapter, terms: Tensor, first: Tensor) -> None:
         gate = nn.Parameter(torch.zeros(adapter.r).to(adapter.values_a))
         adapter.set_rank_gate(gate)
     gate.copy_(torch.where(terms.to(gate.device), first.to(gate), gate))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the block every module is in evaluation mode; afterwards each is as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
