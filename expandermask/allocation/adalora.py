@@ -175,6 +175,10 @@ class AdaLoRA(Policy):
         found.index_add_(0, self._term_of, entries[:values].mul(self._share_of))
         return found.masked_fill(~self._terms.exists, -math.inf)
 
+    def worth(self) -> Tensor:
+        """Its importance."""
+        return self.scores()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Importance gathered so far."""
         self._in_hand()

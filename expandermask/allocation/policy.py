@@ -139,6 +139,10 @@ class Policy(ABC):
             for place, exists in found.items()
         }
 
+    def worth(self) -> Tensor:
+        """What every term is worth where some have to go: shape (terms,), here its gate's size."""
+        return torch.cat([gate.detach().abs().reshape(-1) for gate in self._terms.gates()])
+
     def state_dict(self) -> dict[str, Tensor]:
         """What the policy has gathered that is in no parameter of the model, as tensors by name."""
         return {}
