@@ -12,10 +12,22 @@ except ImportError as error:
 from expandermask.allocation.adalora import AdaLoRA
 from expandermask.allocation.alora import ALoRA, minus_loss
 from expandermask.allocation.budget import share
+from expandermask.allocation.diffora import DiffoRA
 from expandermask.allocation.policy import Policy
 from expandermask.allocation.prune import prune
 from expandermask.allocation.rolora import ROLoRA
 from expandermask.allocation.salora import SaLoRA
 from expandermask.allocation.sora import SoRA
 
-__all__ = ["ALoRA", "AdaLoRA", "Policy", "ROLoRA", "SaLoRA", "SoRA", "minus_loss", "prune", "share"]
+__all__ = [
+    "ALoRA",
+    "AdaLoRA",
+    "DiffoRA",
+    "Policy",
+    "ROLoRA",
+    "SaLoRA",
+    "SoRA",
+    "minus_loss",
+    "prune",
+    "share",
+]

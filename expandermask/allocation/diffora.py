@@ -1,0 +1,272 @@
+"""DiffoRA: "Differential low-rank matrix adaptation" (2025): which modules get an adapter at all.
+
+In a search every module's update is multiplied by a share of one, gamma-bar = softmax(gamma) over
+the modules of its layer; gamma follows the loss of validation batches, the adapters that of
+training. Then the modules of each layer with the largest shares are adapted in earnest; those of
+the others that are of one type share a single small adapter over all layers, or stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from math import floor, inf
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from expandermask.adapters.training.distributed import mean_over_ranks
+from expandermask.allocation.budget import best
+from expandermask.allocation.policy import Policy
+from expandermask.allocation.resize import resize
+from expandermask.errors import AdapterError, InvalidInputError, check_integer, check_real
+from expandermask.graphs.random import derive_seed
+from expandermask.importance.batches import batch_list, default_loss, device_of, on_device
+from expandermask.masks.plan import MaskPlan
+from expandermask.masks.targets import layer_number
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+class DiffoRA(Policy):
+    """Module gates, searched for and then made 0 or 1, a fixed share of each layer's.
+
+    For ``search_steps`` steps the gates are gamma-bar; after each of the model's steps gamma takes
+    one of Adam on the next validation batch, first order: the adapters count as constants in it.
+    With the last of these steps K = floor(select_rate * N) of the N modules of every layer are
+    selected, those of the largest gamma-bar, and training begins: adapters, and the optimizer's
+    moments, start anew, as the paper's algorithm 1 has it. With ``share_rank`` the modules that
+    were not selected and have one name within their layers share the values of one adapter of that
+    rank, with the masks of the first of them; without it they have none.
+
+    Parameters
+    ----------
+    validation : iterable of batches
+        Labelled data that the adapters do not train on, used in turn; batches and ``loss`` are as
+        in `expandermask.importance.snip_scores`.
+    search_steps : int
+        How many steps the search takes.
+    select_rate : float
+        rho, in (0, 1].
+    share_rank : int, optional
+        r_s, at most the adapter's r.
+    gate_rate : float
+        Learning rate of gamma, for Adam, positive. The policy trains it itself.
+    random : bool
+        The baseline: select as many in each layer at random, by the plan's seed, and search
+        nothing. ``search_steps`` must be 0.
+    loss : callable, optional
+
+    Raises
+    ------
+    InvalidInputError
+        A value outside these ranges, or, from `attach`, a rate that selects no module at all.
+
+    Notes
+    -----
+    A step of the search costs about two: one of them on a validation batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        validation: Iterable[Any],
+        search_steps: int,
+        select_rate: float = 0.5,
+        share_rank: int | None = None,
+        gate_rate: float = 0.05,
+        random: bool = False,
+        loss: Loss = default_loss,
+    ) -> None:
+        super().__init__()
+        self.random, self.validation_loss = random, loss
+        self._validation = [] if random else batch_list(validation)
+        self.search_steps = check_integer("search_steps", search_steps, minimum=0 if random else 1)
+        self.select_rate = check_real("select_rate", select_rate)
+        self.share_rank = None if share_rank is None else check_integer("share_rank", share_rank)
+        self.gate_rate = check_real("gate_rate", gate_rate)
+        if not 0 < self.select_rate <= 1:
+            raise InvalidInputError(f"select_rate must lie in (0, 1], got {self.select_rate}")
+        if not 0 < self.gate_rate < inf:
+            raise InvalidInputError(f"gate_rate must be positive and finite, got {self.gate_rate}")
+        if random and self.search_steps:
+            raise InvalidInputError(
+                f"a random selection searches nothing; search_steps must be 0, got {search_steps}"
+            )
+
+    def attach(self, model: nn.Module, *, name: str | None = None) -> None:
+        """As `Policy.attach`; a random selection is made at once."""
+        super().attach(model, name=name)
+        if self.random:
+            self._select()
+        else:
+            self._put_gates()
+
+    def after_step(self, step: int) -> None:
+        """In the search a step of gamma on a validation batch; at its end the selection."""
+        self._in_hand()
+        if self.random or step >= self.search_steps:
+            return
+        self._step_of_gamma(self._validation[step % len(self._validation)])
+        if step == self.search_steps - 1:
+            self._select()
+        else:
+            self._put_gates()
+
+    def module_weights(self) -> dict[str, float]:
+        """gamma-bar of every module, as it is, or was when the selection was made."""
+        self._in_hand()
+        return dict(zip(self._masks, self._shares().tolist(), strict=True))
+
+    def modules(self) -> dict[str, bool]:
+        """Which modules have been selected; in the search still all of them."""
+        self._in_hand()
+        found = [True] * len(self._masks) if self._searching else self._selected.tolist()
+        return dict(zip(self._masks, found, strict=True))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """gamma with its moments, whether the search goes on, and what was selected."""
+        self._in_hand()
+        moments = self._adam.state[self._gamma]
+        return {
+            "gamma": self._gamma.detach(),
+            "mean": moments["exp_avg"],
+            "square": moments["exp_avg_sq"],
+            "steps": moments["step"],
+            "searching": torch.tensor(self._searching),
+            "selected": self._selected,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state_dict`: resizes the adapter, so load the model's own state after it."""
+        super().load_state_dict(state)
+        if bool(state["searching"]):
+            self._put_gates()
+        elif self._searching:
+            self._adapt_selected()
+
+    def finish(self) -> dict[str, int]:
+        """As `Policy.finish`; modules that share values have their own copies from then on."""
+        for adapter in self._in_hand().values():
+            for side in ("values_a", "values_b"):
+                own = getattr(adapter, side)
+                setattr(adapter, side, nn.Parameter(own.detach().clone(), own.requires_grad))
+        return super().finish()
+
+    def _check(self, plan: MaskPlan) -> None:
+        if self.share_rank is not None and self.share_rank > plan.r:
+            raise InvalidInputError(
+                f"share_rank must be at most r = {plan.r}, got {self.share_rank}"
+            )
+        self._masks, self._searching = plan, True
+        self._layers: dict[int | None, list[int]] = {}
+        for i, place in enumerate(plan):
+            self._layers.setdefault(layer_number(place), []).append(i)
+        if not any(self._count(own) for own in self._layers.values()):
+            largest = max(map(len, self._layers.values()))
+            raise InvalidInputError(
+                f"select_rate = {self.select_rate:g} selects no module of any layer; of {largest}, "
+                f"the most of a layer, {1 / largest:g} selects one"
+            )
+
+    def _prepare(self, plan: MaskPlan) -> None:
+        device = self._terms.exists.device
+        self._gamma = torch.zeros(len(plan), device=device, requires_grad=True)
+        self._selected = torch.zeros(len(plan), dtype=torch.bool)
+        self._adam = torch.optim.Adam([self._gamma], lr=self.gate_rate)
+        self._adam.state[self._gamma] = {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros(len(plan), device=device),
+            "exp_avg_sq": torch.zeros(len(plan), device=device),
+        }
+
+    def _shares(self) -> Tensor:
+        """gamma-bar: the softmax of gamma within each layer."""
+        found = torch.zeros_like(self._gamma)
+        for own in self._layers.values():
+            index = torch.tensor(own, device=found.device)
+            found = found.index_copy(0, index, self._gamma[index].softmax(0))
+        return found
+
+    def _step_of_gamma(self, batch: Any) -> None:
+        model, owned = self._model_in_hand(), self._in_hand().values()
+        shares = self._shares().detach()
+        gates = [share.clone().requires_grad_() for share in shares]
+        for adapter, gate in zip(owned, gates, strict=True):
+            adapter.set_module_gate(gate)
+        with torch.enable_grad():
+            value = self.validation_loss(model, on_device(batch, device_of(model)))
+        found = torch.autograd.grad(value, gates, allow_unused=True)
+        gradients = torch.stack(
+            [torch.zeros_like(s) if g is None else g for s, g in zip(shares, found, strict=True)]
+        )
+        gradients = mean_over_ranks(gradients)
+        if not bool(gradients.isfinite().all()):
+            raise AdapterError("the gradients of the validation loss are not finite")
+        (self._gamma.grad,) = torch.autograd.grad((self._shares() * gradients).sum(), self._gamma)
+        self._adam.step()
+        self._gamma.grad = None
+
+    def _put_gates(self) -> None:
+        shares = self._shares().detach()
+        for adapter, share in zip(self._in_hand().values(), shares, strict=True):
+            adapter.set_module_gate(share.clone())
+
+    def _count(self, layer: list[int]) -> int:
+        """K = floor(rho N), exactly."""
+        return floor(Fraction(self.select_rate).limit_denominator(10**6) * len(layer))
+
+    def _select(self) -> None:
+        seed = derive_seed(self._masks.seed, "DiffoRA")
+        rng, shares = np.random.default_rng(seed), self._shares().detach().cpu().double().numpy()
+        for own in self._layers.values():
+            scores = rng.random(len(own)) if self.random else shares[own]
+            chosen = best(scores, self._count(own))
+            self._selected[own] = torch.from_numpy(chosen)
+        self._adapt_selected()
+
+    def _adapt_selected(self) -> None:
+        """Start fresh adapters on the selected modules, and shared ones on others."""
+        self._searching, model = False, self._model_in_hand()
+        for adapter in self._in_hand().values():
+            adapter.set_module_gate(None)
+        ranks = torch.arange(self._masks.r)
+        chosen = dict(zip(self._masks, self._selected.tolist(), strict=True))
+        terms = {
+            p: ranks < (self._masks.r if on else self.share_rank or 0) for p, on in chosen.items()
+        }
+        groups = _by_type([place for place, on in chosen.items() if not on])
+        pairs = {**self._masks} | {p: self._masks[own[0]] for own in groups for p in own}
+        masks = MaskPlan(pairs, r=self._masks.r, left_degree=None, seed=self._masks.seed)
+        nothing = {place: ranks < 0 for place in masks}
+        for now in (nothing, terms):
+            resize(model, masks, now, name=self._name, optimizer=self._optimizer)
+        if self.share_rank is not None:
+            for own in groups:
+                self._share(own)
+        self._refresh()
+
+    def _share(self, places: list[str]) -> None:
+        """Let all these modules have the first one's values, which are trained once."""
+        owned = self._in_hand()
+        for place in places[1:]:
+            for side in ("values_a", "values_b"):
+                old = getattr(owned[place], side)
+                setattr(owned[place], side, getattr(owned[places[0]], side))
+                if self._optimizer is not None:
+                    self._optimizer.state.pop(old, None)
+                    for group in self._optimizer.param_groups:
+                        group["params"] = [p for p in group["params"] if p is not old]
+
+
+def _by_type(places: Iterable[str]) -> list[list[str]]:
+    """Modules whose names differ only in the layer's number."""
+    groups: dict[str, list[str]] = {}
+    for place in places:
+        parts = place.split(".")
+        number = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+        kind = ".".join(part for i, part in enumerate(parts) if i != number)
+        groups.setdefault(kind, []).append(place)
+    return list(groups.values())
