@@ -167,7 +167,7 @@ def _apply(move: _Move, values: Tensor, state: dict[str, Any], optimizer: Optimi
         if optimizer is not None and state:
             optimizer.state[parameter].update(state)
         return
-    new = nn.Parameter(values, requires_grad=parameter.requires_grad)
+    new = nn.Parameter(values.contiguous(), requires_grad=parameter.requires_grad)
     setattr(move.adapter, f"values_{move.side}", new)
     if optimizer is None:
         return

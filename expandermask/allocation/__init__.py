@@ -24,6 +24,7 @@ __all__ = [
     "AdaLoRA",
     "DiffoRA",
     "Policy",
+    "PolicyCallback",
     "ROLoRA",
     "SaLoRA",
     "SoRA",
@@ -31,3 +32,12 @@ __all__ = [
     "prune",
     "share",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs transformers only when it is asked for."""
+    if name == "PolicyCallback":
+        from expandermask.allocation.callback import PolicyCallback
+
+        return PolicyCallback
+    raise AttributeError(f"module 'expandermask.allocation' has no attribute {name!r}")

@@ -249,12 +249,16 @@ class DiffoRA(Policy):
         self._refresh()
 
     def _share(self, places: list[str]) -> None:
-        """Let all these modules have the first one's values, which are trained once."""
+        """Let all these modules have the first one's values, which are trained once.
+
+        They are the first one's parameters only, so that no state dict has them twice.
+        """
         owned = self._in_hand()
         for place in places[1:]:
             for side in ("values_a", "values_b"):
-                old = getattr(owned[place], side)
-                setattr(owned[place], side, getattr(owned[places[0]], side))
+                old = owned[place]._parameters.pop(side)
+                assert old is not None
+                owned[place].__dict__[side] = getattr(owned[places[0]], side)
                 if self._optimizer is not None:
                     self._optimizer.state.pop(old, None)
                     for group in self._optimizer.param_groups:

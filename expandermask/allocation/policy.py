@@ -83,6 +83,11 @@ class Policy(ABC):
         self._prepare(adapter.plan)
         self._model, self._name, self._adapters = model, name, found
 
+    @property
+    def model(self) -> nn.Module | None:
+        """The model whose adapter is in hand, if any."""
+        return self._model
+
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell the policy of the optimizer that trains the adapter."""
         self._optimizer = optimizer

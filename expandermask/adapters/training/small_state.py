@@ -11,6 +11,9 @@ from torch import nn
 
 from expandermask.adapters.attachment import is_attached, masked_layers
 
+POLICY_KEY = "expandermask_policy."
+"""What the keys of a policy's state begin with, where it is among a model's."""
+
 
 def changing_keys(model: nn.Module) -> set[str]:
     """The keys of a model's state dict whose tensors training can change.
@@ -66,7 +69,8 @@ def _leave_out(
     if switch.while_writing is None or switch.while_writing():
         keep = {prefix + key for key in changing_keys(module)}
         for key in [k for k in state if k.startswith(prefix) and k not in keep]:
-            del state[key]
+            if not key.startswith(prefix + POLICY_KEY):
+                del state[key]
 
 
 def _not_missing(switch: Switch, module: nn.Module, incompatible: Any) -> None:

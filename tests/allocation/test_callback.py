@@ -1,0 +1,181 @@
+"""Policies under a Trainer: as in a plain loop, accumulated, and resumed bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers.utils import logging
+
+from expandermask.adapters import AdapterCallback, AdapterConfig, attach
+from expandermask.allocation import (
+    AdaLoRA,
+    ALoRA,
+    DiffoRA,
+    Policy,
+    PolicyCallback,
+    ROLoRA,
+    SaLoRA,
+    SoRA,
+    minus_loss,
+)
+from expandermask.errors import AdapterError
+from tests.allocation.models import adapters
+
+logging.disable_progress_bar()
+STEPS = 12
+
+
+def bert() -> nn.Module:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
+    model = BertForSequenceClassification(config)
+    attach(
+        model,
+        AdapterConfig(
+            r=6, left_degree=6, target_modules=["query", "value"], modules_to_save=["classifier"]
+        ),
+        rng=0,
+    )
+    return model
+
+
+DATA = [{"input_ids": [i % 64, (7 * i + 1) % 64, 5], "labels": i % 2} for i in range(48)]
+
+
+def held_out() -> list[dict[str, torch.Tensor]]:
+    ids = torch.tensor([d["input_ids"] for d in DATA[:8]])
+    return [{"input_ids": ids + 1, "labels": torch.tensor([d["labels"] for d in DATA[:8]])}]
+
+
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "AdaLoRA": lambda: AdaLoRA(target_rank=2, total_steps=STEPS, final_steps=2),
+    "SoRA": lambda: SoRA(strength=12.0),
+    "SaLoRA": lambda: SaLoRA(target_density=0.5, start_step=1, end_step=9),
+    "ALoRA": lambda: ALoRA(
+        score=minus_loss(held_out()), start_rank=3, first_steps=3, recovery_steps=2, rounds=3
+    ),
+    "ROLoRA": lambda: ROLoRA(target_rank=3, total_steps=STEPS),
+    "DiffoRA": lambda: DiffoRA(validation=held_out(), search_steps=5, share_rank=2),
+}
+
+
+def arguments(folder: Path, **more: Any) -> TrainingArguments:
+    asked: dict[str, Any] = {
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "use_cpu": True,
+        "seed": 5,
+    }
+    return TrainingArguments(str(folder), **(asked | more))
+
+
+def trained(
+    folder: Path, policy: Policy, *, resume: bool = False, beside: tuple[Any, ...] = (), **more: Any
+) -> nn.Module:
+    model = bert()
+    callback = PolicyCallback(policy, finish=False)
+    trainer = Trainer(
+        model, arguments(folder, **more), train_dataset=DATA, callbacks=[*beside, callback]
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return model
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_run_stopped_and_resumed_gives_the_same_bits(
+    name: str, small: bool, tmp_path: Path
+) -> None:
+    make = POLICIES[name]
+    beside = lambda: (AdapterCallback(),) if small else ()  # noqa: E731
+    whole_policy = make()
+    whole = trained(tmp_path / "whole", whole_policy, beside=beside())
+    saving = {"save_strategy": "steps", "save_steps": 4}
+    trained(tmp_path / "parts", make(), beside=beside(), **saving)
+    shutil.rmtree(tmp_path / "parts" / f"checkpoint-{STEPS}")
+    policy = make()
+    resumed = trained(tmp_path / "parts", policy, resume=True, beside=beside(), **saving)
+    assert policy.ranks() == whole_policy.ranks()
+    own, theirs = resumed.state_dict(), whole.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all(torch.equal(own[key], theirs[key]) for key in own)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_finishing_at_the_end_leaves_plain_adapters(name: str, tmp_path: Path) -> None:
+    model, policy = bert(), POLICIES[name]()
+    trainer = Trainer(
+        model, arguments(tmp_path), train_dataset=DATA, callbacks=[PolicyCallback(policy)]
+    )
+    trainer.train()
+    assert policy.model is None
+    assert all(own.rank_gate is None for own in adapters(model).values())
+    assert not any("policy" in key for key in model.state_dict())
+    assert sum(own.values_a.numel() for own in adapters(model).values()) < 4 * 16 * 6
+
+
+def test_the_regulariser_counts_once_however_many_batches_are_accumulated(tmp_path: Path) -> None:
+    """With no learning rate, gradients at the step are those of the plain loop's loss."""
+    seen: dict[str, torch.Tensor] = {}
+
+    class Watching(AdaLoRA):
+        def after_backward(self, step: int) -> None:
+            own = next(iter(self._in_hand().values()))
+            assert own.values_a.grad is not None
+            seen[f"{self.orthogonality}, {step}"] = own.values_a.grad.clone()
+            super().after_backward(step)
+
+    for gamma in (0.0, 0.1):
+        policy = Watching(target_rank=2, total_steps=9, orthogonality=gamma)
+        trained(
+            tmp_path,
+            policy,
+            max_steps=1,
+            gradient_accumulation_steps=3,
+            max_grad_norm=0.0,
+            learning_rate=0.0,
+        )
+    found = seen["0.1, 0"] - seen["0.0, 0"]
+    fresh = bert()
+    policy = Watching(target_rank=2, total_steps=9, orthogonality=0.1)
+    policy.attach(fresh)
+    policy.loss().backward()
+    expected = next(iter(adapters(fresh).values())).values_a.grad
+    assert expected is not None
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_what_cannot_work_is_said(tmp_path: Path) -> None:
+    policy = POLICIES["SoRA"]()
+    trainer = Trainer(bert(), arguments(tmp_path), train_dataset=DATA)
+    trainer.add_callback(PolicyCallback(policy))
+    with pytest.raises(AdapterError, match="no or another model in hand"):
+        trainer.train()
+    other = POLICIES["AdaLoRA"]()
+    other.attach(bert())
+    trainer = Trainer(
+        bert(), arguments(tmp_path), train_dataset=DATA, callbacks=[PolicyCallback(other)]
+    )
+    with pytest.raises(AdapterError, match="no or another model in hand"):
+        trainer.train()
+    decayed = POLICIES["SoRA"]()
+    with pytest.raises(AdapterError, match="must have no weight decay"):
+        trained(tmp_path, decayed, weight_decay=0.1)
