@@ -18,6 +18,7 @@ from expandermask.allocation.prune import prune
 from expandermask.allocation.rolora import ROLoRA
 from expandermask.allocation.salora import SaLoRA
 from expandermask.allocation.sora import SoRA
+from expandermask.allocation.static import plan_of_ranks, ranks_by_weight, uniform_ranks
 
 __all__ = [
     "ALoRA",
@@ -29,8 +30,11 @@ __all__ = [
     "SaLoRA",
     "SoRA",
     "minus_loss",
+    "plan_of_ranks",
     "prune",
+    "ranks_by_weight",
     "share",
+    "uniform_ranks",
 ]
 
 

@@ -9,7 +9,7 @@ except ImportError as error:
         "expandermask.importance needs PyTorch; install it with: pip install 'expandermask[torch]'"
     ) from error
 
-from expandermask.importance.gradients import imp_scores, snip_scores
+from expandermask.importance.gradients import gradient_norms, imp_scores, snip_scores
 from expandermask.importance.head import fit_head
 from expandermask.importance.metrics import accuracy
 from expandermask.importance.result import AxisSparsity, ModuleSparsity, SparsityResult
@@ -26,6 +26,7 @@ __all__ = [
     "accuracy",
     "derive_sparsity",
     "fit_head",
+    "gradient_norms",
     "imp_scores",
     "layer_sizes",
     "snip_scores",

@@ -130,6 +130,39 @@ def imp_scores(
     )
 
 
+def gradient_norms(
+    model: nn.Module,
+    batches: Iterable[Any],
+    target_modules: str | Iterable[str] = "all-linear",
+    *,
+    loss: Loss = default_loss,
+    modules_per_pass: int = 1,
+    progress: bool = False,
+) -> dict[str, float]:
+    """The Frobenius norm of dL/dW of every target module; all else as for `snip_scores`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask.importance import gradient_norms
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3)).eval()
+    >>> list(gradient_norms(model, [(torch.eye(4), torch.tensor([0, 1, 2, 0]))]))
+    ['0']
+    """
+    squares = _gradient_scores(
+        lambda weight, gradient: gradient.square(),
+        "gradient-norm",
+        model,
+        batches,
+        target_modules,
+        loss,
+        modules_per_pass,
+        progress,
+    )
+    return {name: math.sqrt(float(both.rows.sum())) for name, both in squares.items()}
+
+
 def _gradient_scores(
     score: Callable[[Tensor, Tensor], Tensor],
     title: str,
