@@ -12,7 +12,16 @@ import pytest
 import expandermask
 
 PACKAGE = Path(expandermask.__file__).parent
-ORDER = ["graphs", "certificates", "expansion", "masks", "inspection", "adapters", "importance", "allocation"]
+ORDER = [
+    "graphs",
+    "certificates",
+    "expansion",
+    "masks",
+    "inspection",
+    "adapters",
+    "importance",
+    "allocation",
+]
 HEAVY = ["torch", "transformers", "peft", "safetensors", "matplotlib", "igraph", "pandas"]
 
 
