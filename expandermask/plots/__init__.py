@@ -1,5 +1,11 @@
 """Pictures, drawn by matplotlib; every function takes ``ax=None`` and returns the Axes."""
 
+from expandermask.plots.allocation import (
+    budget_over_time,
+    gradient_norms,
+    module_weights,
+    rank_heatmap,
+)
 from expandermask.plots.compare import layer_overlap, overlap
 from expandermask.plots.cuts import cheeger_intervals, cut
 from expandermask.plots.graphs import bipartite, circular, mask
@@ -11,17 +17,21 @@ from expandermask.plots.spectra import density, ratios, spectra, spectrum_agains
 
 __all__ = [
     "bipartite",
+    "budget_over_time",
     "checkpoint",
     "cheeger_intervals",
     "circular",
     "cut",
     "density",
     "density_curves",
+    "gradient_norms",
     "heatmap",
     "layer_overlap",
     "mask",
+    "module_weights",
     "over_depth",
     "overlap",
+    "rank_heatmap",
     "ratios",
     "report",
     "spectra",

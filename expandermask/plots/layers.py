@@ -15,7 +15,7 @@ from expandermask.plots.plans import shortened
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MARKERS = "osD^v<>"
+MARKERS = "osD^v<>"
 _MOST_NUMBERS = 160
 
 
@@ -60,7 +60,7 @@ def heatmap(
     ['query', 'value']
     """
     numbers = _finite(values)
-    kind_of = _kinds(numbers)
+    kind_of = kinds_of(numbers)
     kinds = list(dict.fromkeys(kind_of.values()))
     layers = sorted({layer_number(name) for name in numbers}, key=lambda n: (n is None, n or 0))
     grid = np.full((len(kinds), len(layers)), np.nan)
@@ -127,7 +127,7 @@ def over_depth(
 
     for i, (method, values) in enumerate(curves.items()):
         layers, means = _by_layer(values)
-        color, marker = METHODS[i % len(METHODS)], _MARKERS[i % len(_MARKERS)]
+        color, marker = METHODS[i % len(METHODS)], MARKERS[i % len(MARKERS)]
         ax.plot(layers, means, color=color, marker=marker, ms=4.5, lw=1.4, label=method)
         if spread is not None and method in spread:
             places, widths = _by_layer(spread[method])
@@ -165,7 +165,7 @@ def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return numbers
 
 
-def _kinds(names: Iterable[str]) -> dict[str, str]:
+def kinds_of(names: Iterable[str]) -> dict[str, str]:
     """The kind of every module: what comes after the layer's number in its name, or all of it.
 
     With what comes before, if two of a layer would be of one kind.
