@@ -29,6 +29,7 @@ from analysis._task import (
 )
 from expandermask import MaskPlan
 from expandermask.adapters import residual_norms
+from expandermask.allocation import Policy
 from expandermask.demo.model import HEAD
 from expandermask.masks import (
     Density,
@@ -51,6 +52,8 @@ class Arm:
     learning_rate: float
     optimize: Callable[[nn.Module], torch.optim.Optimizer] | None = None
     after_step: Callable[[nn.Module, int], None] = lambda model, step: None
+    policy: Callable[[int], Policy] | None = None
+    """Of the number of steps, what decides about the ranks of the adapter."""
 
 
 def train_arm(
@@ -63,6 +66,7 @@ def train_arm(
         learning_rate=arm.learning_rate,
         optimize=arm.optimize,
         after_step=arm.after_step,
+        policy=arm.policy,
         measure=measure,
     )
 

@@ -37,6 +37,8 @@ class Comparison:
     measure: Callable[[nn.Module], dict[str, Any]] = lambda model: {}
     pairs: tuple[tuple[str, str], ...] = ()
     """More arms to compare, the first with the second."""
+    what: tuple[str, ...] = ()
+    """More numbers of a run to report the means of: of its result, or ``seconds``."""
 
     def runs(self, mode: Mode) -> list[Settings]:
         """Every arm over every seed."""
@@ -61,6 +63,9 @@ class Comparison:
             label: {"accuracy": mean_and_spread(own), "trainable_values": values[label]}
             for label, own in accuracy.items()
         }
+        for what in self.what:
+            for label, own in by_arm(found, what).items():
+                summary[label][what] = float(np.mean(own))
         pairs = [(a, self.reference) for a in accuracy if a != self.reference]
         summary["paired"] = adjusted(
             {
@@ -133,6 +138,9 @@ def by_arm(found: list[Run], what: str) -> dict[str, list[Any]]:
     for run in found:
         groups.setdefault(run["settings"]["arm"], []).append(run)
     return {
-        arm: [r["result"][what] for r in sorted(own, key=lambda r: r["settings"]["seed"])]
+        arm: [
+            r["seconds"] if what == "seconds" else r["result"][what]
+            for r in sorted(own, key=lambda r: r["settings"]["seed"])
+        ]
         for arm, own in groups.items()
     }

@@ -18,6 +18,7 @@ from torch import nn
 from analysis._study import Mode
 from expandermask import MaskPlan
 from expandermask.adapters import AdapterConfig, attach
+from expandermask.allocation import Policy
 from expandermask.demo.data import (
     SNIPPETS,
     TEST,
@@ -102,31 +103,42 @@ def fine_tune(
     learning_rate: float,
     optimize: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     after_step: Callable[[nn.Module, int], None] = lambda model, step: None,
+    policy: Callable[[int], Policy] | None = None,
     measure: Callable[[nn.Module], dict[str, Any]] = lambda model: {},
 ) -> dict[str, Any]:
     """Adapt the pretrained model, train it, and measure it on the test snippets.
 
     ``settings`` has train, test, epochs and seed; with ``validate`` True it is measured on as many
     validation snippets instead. ``adapt`` gives the model to train, of which the trainable
-    parameters include the head's; ``measure`` may add to the result.
+    parameters include the head's; ``policy``, of the number of steps, decides about its ranks, and
+    is finished before the test; ``measure`` may add to the result.
     """
     train_set, test_set = encoded(settings["train"], settings["test"])
     if settings.get("validate"):
         test_set = held_out(settings["test"])
     model = adapt(pretrained(settings["seed"]))
+    batch = min(BATCH, max(1, settings["train"] // 4))
+    decides = None if policy is None else policy(settings["epochs"] * -(-len(train_set) // batch))
+    if decides is not None:
+        decides.attach(model)
     trained = train(
         model,
         train_set,
-        Schedule(learning_rate, settings["epochs"], min(BATCH, max(1, settings["train"] // 4))),
+        Schedule(learning_rate, settings["epochs"], batch),
         seed=settings["seed"],
         name="run",
         progress=False,
         optimizer=None if optimize is None else optimize(model),
         after_step=lambda step: after_step(model, step),
+        policy=decides,
     )
+    ranks = {} if decides is None else {"ranks": decides.finish()}
     return {
         "accuracy": accuracy(logits(model, test_set), test_set),
         "final_loss": trained.final_loss,
         "trainable_values": trained.trainable_values,
+        "gradient_bytes": trained.gradient_bytes,
+        "optimizer_bytes": trained.optimizer_bytes,
+        **ranks,
         **measure(model),
     }

@@ -184,7 +184,7 @@ class SaLoRA(Policy):
     def after_step(self, step: int) -> None:
         """A step of log theta and of the multiplier, in their phase; then the next step's gates."""
         self._in_hand()
-        if self.start_step <= step < self.end_step and self._log_theta.grad is not None:
+        if self._log_theta.grad is not None:  # within the phase
             with torch.no_grad():
                 off = self._density() - self.target_density
                 self._multiplier += self.multiplier_rate * off**2

@@ -17,6 +17,8 @@ from expandermask.demo.data import Snippets
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from expandermask.allocation import Policy
+
 MAX_TOKENS = 64
 """Snippets are cut here; 99 % of them are shorter than 56 tokens."""
 _BUCKET = 16
@@ -96,14 +98,20 @@ def train(
     progress: bool,
     optimizer: torch.optim.Optimizer | None = None,
     after_step: Callable[[int], None] = lambda step: None,
+    policy: Policy | None = None,
 ) -> Trained:
     """Train the parameters of ``model`` that require gradients; the rest stay as they are.
 
     ``seed`` fixes the batches and the dropout, so arms trained with one seed see the same ones.
     Another ``optimizer`` keeps the proportions of its groups' learning rates. ``after_step`` is
-    called with the step's number, counted from 0, while the gradients are still there.
+    called with the step's number, counted from 0, while the gradients are still there. A ``policy``
+    is one attached to the model; what is counted are then the values that train at the end.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if policy is not None:
+        groups = policy.groups(lr=schedule.learning_rate)
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        policy.follow(optimizer)
     if optimizer is None:
         optimizer = torch.optim.AdamW(
             parameters, lr=schedule.learning_rate, weight_decay=0.0, fused=True
@@ -121,11 +129,15 @@ def train(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule.factor(step, len(plan))
             output: Any = model(**data.batch(rows), labels=data.labels[rows])
-            output.loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            (output.loss if policy is None else output.loss + policy.loss()).backward()
+            torch.nn.utils.clip_grad_norm_(_held(optimizer), 1.0)
+            if policy is not None:
+                policy.after_backward(step)
             optimizer.step()
             after_step(step)
-            gradient_bytes = sum(p.grad.nbytes for p in parameters if p.grad is not None)
+            gradient_bytes = sum(p.grad.nbytes for p in _held(optimizer) if p.grad is not None)
+            if policy is not None:
+                policy.after_step(step)
             optimizer.zero_grad(set_to_none=True)
             losses.append(output.loss.item())
             bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)
@@ -134,10 +146,15 @@ def train(
         seconds=time.perf_counter() - started,
         steps=len(plan),
         final_loss=float(np.mean(tail)),
-        trainable_values=sum(p.numel() for p in parameters),
+        trainable_values=sum(p.numel() for p in _held(optimizer)),
         gradient_bytes=gradient_bytes,
         optimizer_bytes=sum(t.nbytes for kept in optimizer.state.values() for t in kept.values()),
     )
+
+
+def _held(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The parameters an optimizer trains, which a policy may exchange."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 @torch.inference_mode()

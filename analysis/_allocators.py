@@ -1,0 +1,133 @@
+"""The policies of `expandermask.allocation` as arms, all coming to about one mean rank.
+
+Adapters are dense, so that they are LoRA's but for what a policy decides; the last tenth or third
+of the steps trains the ranks it has found. Learning rates are those of `allocation_rates`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from analysis._arms import Arm, of_plan
+from analysis._sparsity import probed
+from analysis._study import Settings
+from analysis._task import held_out, shapes
+from expandermask import MaskPlan
+from expandermask.allocation import (
+    AdaLoRA,
+    ALoRA,
+    DiffoRA,
+    Policy,
+    ROLoRA,
+    SaLoRA,
+    SoRA,
+    minus_loss,
+    plan_of_ranks,
+    ranks_by_weight,
+    uniform_ranks,
+)
+from expandermask.importance import gradient_norms
+
+RATES = {
+    "LoRA": 1e-3,
+    "AdaLoRA": 1e-2,
+    "SoRA": 1e-3,
+    "SaLoRA": 1e-3,
+    "ALoRA": 1e-3,
+    "ROLoRA": 1e-2,
+    "DiffoRA": 1e-3,
+}
+"""The learning rate of each, as the study `allocation_rates` found it on validation snippets."""
+VALIDATION = 64
+"""Held-out snippets that ALoRA scores terms on, and DiffoRA draws its batches from."""
+
+
+def dense_plan(r: int, seed: int) -> MaskPlan:
+    """Masks that keep everything, of rank r."""
+    return MaskPlan.for_shapes(shapes(), r=r, left_degree=r, rng=seed)
+
+
+def fixed(plan: MaskPlan, rate: float = RATES["LoRA"]) -> Arm:
+    """LoRA, or what is left of it, with ranks fixed before training."""
+    return replace(of_plan(plan), learning_rate=rate)
+
+
+def lora_of_rank(r: int, seed: int, rate: float = RATES["LoRA"]) -> Arm:
+    """LoRA of one rank in this library's layers."""
+    return fixed(dense_plan(r, seed), rate)
+
+
+def by_gradient_norm(r: int, settings: Settings) -> Arm:
+    """Ranks shared out by gradient norms on held-out snippets, at most 4 r each."""
+    full = dense_plan(4 * r, settings["seed"])
+    norms = gradient_norms(probed(settings["mode"]), labelled(VALIDATION), tuple(shapes()))
+    return fixed(plan_of_ranks(full, ranks_by_weight(full, norms, r * len(full))))
+
+
+def at_random(r: int, settings: Settings) -> Arm:
+    """Ranks shared out by weights drawn at random (exponential), at most 4 r each."""
+    full = dense_plan(4 * r, settings["seed"])
+    drawn = np.random.default_rng(settings["seed"]).exponential(size=len(full))
+    weights = dict(zip(full, map(float, drawn), strict=True))
+    return fixed(plan_of_ranks(full, ranks_by_weight(full, weights, r * len(full))))
+
+
+def uniform(r: int, total: int, seed: int) -> Arm:
+    """``total`` ranks spread evenly."""
+    full = dense_plan(r, seed)
+    return fixed(plan_of_ranks(full, uniform_ranks(full, total)))
+
+
+def allocator(kind: str, r: int, settings: Settings, rate: float | None = None) -> Arm:
+    """The arm of one policy that comes to a mean rank of about r."""
+    largest = {"AdaLoRA": r + r // 2, "SoRA": r + r // 2}.get(kind, 2 * r)
+    arm = fixed(dense_plan(largest, settings["seed"]), RATES[kind] if rate is None else rate)
+    return replace(arm, policy=lambda steps: policy_of(kind, r, steps, arm.learning_rate))
+
+
+def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
+    """One policy over so many steps."""
+    if kind == "AdaLoRA":
+        return AdaLoRA(
+            target_rank=r, total_steps=steps, warmup_steps=steps // 10, final_steps=steps // 3
+        )
+    if kind == "SoRA":  # closes gates of size 1/2 or less, about four in ten
+        return SoRA(strength=0.5 / (rate * max(1, steps)))
+    if kind == "SaLoRA":
+        return SaLoRA(
+            target_density=0.5,
+            start_step=steps // 10,
+            end_step=max(steps // 10 + 1, 2 * steps // 3),
+            gate_rate=0.3,
+            multiplier_rate=100.0,
+        )
+    if kind == "ALoRA":
+        rounds = max(1, min(4, steps // 12))
+        return ALoRA(
+            score=minus_loss(labelled(VALIDATION)),
+            start_rank=r,
+            first_steps=max(1, steps // 3),
+            recovery_steps=max(1, steps // 12),
+            rounds=rounds,
+        )
+    if kind == "ROLoRA":
+        return ROLoRA(target_rank=r, total_steps=steps)
+    if kind == "DiffoRA":
+        return DiffoRA(
+            validation=labelled(VALIDATION, batch=16),
+            search_steps=max(1, steps // 3),
+            gate_rate=0.05,
+        )
+    raise ValueError(kind)
+
+
+def labelled(count: int, batch: int | None = None) -> list[dict[str, Any]]:
+    """Held-out snippets in batches, all in one without a size."""
+    data = held_out()
+    size = count if batch is None else batch
+    rows = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+    return [{**data.batch(own), "labels": data.labels[torch.tensor(own)]} for own in rows]

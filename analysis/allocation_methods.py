@@ -1,0 +1,48 @@
+"""Every way to allocate ranks, beside LoRA, XoRA and Partial-LoRA, at about equal parameters."""
+
+from __future__ import annotations
+
+from analysis._allocators import allocator, at_random, by_gradient_norm, lora_of_rank
+from analysis._arms import Arm, expander, partial_variant
+from analysis._comparison import Comparison
+from analysis._study import Settings
+
+R = 8
+POLICIES = ("AdaLoRA", "SoRA", "SaLoRA", "ALoRA", "ROLoRA", "DiffoRA")
+
+
+def build(settings: Settings) -> Arm:
+    """One method."""
+    kind, r, seed = settings["arm"], settings["r"], settings["seed"]
+    if kind == "LoRA":
+        return lora_of_rank(r, seed)
+    if kind == "gradient norms":
+        return by_gradient_norm(r, settings)
+    if kind == "random ranks":
+        return at_random(r, settings)
+    if kind == "XoRA":  # as many values, at four times the rank
+        return expander(4 * r, r, seed)
+    if kind == "Partial-LoRA":
+        return partial_variant(settings)
+    return allocator(kind, r, settings)
+
+
+ARMS = ("LoRA", "random ranks", "gradient norms", *POLICIES, "XoRA", "Partial-LoRA")
+STUDY = Comparison(
+    arms={
+        kind: {"r": R}
+        | ({"select": "bernoulli", "source": "SVD"} if kind == "Partial-LoRA" else {})
+        for kind in ARMS
+    },
+    build=build,
+    reference="LoRA",
+    quick=("AdaLoRA", "LoRA", "ROLoRA"),
+    what=("seconds", "gradient_bytes", "optimizer_bytes"),
+).study(
+    "allocation_methods",
+    "Does it pay to allocate ranks, at equal trainable parameters?",
+    "AdaLoRA, table 1; ROLoRA, table 1; DiffoRA, table 1",
+)
+
+if __name__ == "__main__":
+    STUDY.main()

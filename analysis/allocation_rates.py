@@ -1,0 +1,78 @@
+"""Each policy at four learning rates, measured on validation snippets.
+
+The other studies of policies take the best of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from analysis._allocators import allocator, lora_of_rank
+from analysis._arms import Arm
+from analysis._comparison import Comparison
+from analysis._study import Mode, Run, Settings
+from analysis.learning_rates import best
+
+R = 8
+GRID = {
+    "LoRA": (5e-4, 1e-3, 2e-3, 4e-3),
+    "AdaLoRA": (2.5e-3, 5e-3, 1e-2, 2e-2),
+    "SoRA": (5e-4, 1e-3, 2e-3, 4e-3),
+    "SaLoRA": (5e-4, 1e-3, 2e-3, 4e-3),
+    "ALoRA": (5e-4, 1e-3, 2e-3, 4e-3),
+    "ROLoRA": (2.5e-3, 5e-3, 1e-2, 2e-2),
+    "DiffoRA": (5e-4, 1e-3, 2e-3, 4e-3),
+}
+
+
+def build(settings: Settings) -> Arm:
+    """One policy at one learning rate."""
+    kind, rate = settings["kind"], settings["rate"]
+    if kind == "LoRA":
+        return lora_of_rank(R, settings["seed"], rate)
+    return allocator(kind, R, settings, rate)
+
+
+_COMPARISON = Comparison(
+    arms={
+        f"{kind}, {rate:g}": {
+            "kind": kind,
+            "rate": rate,
+            "group": kind,
+            "x": rate,
+            "validate": True,
+        }
+        for kind, rates in GRID.items()
+        for rate in rates
+    },
+    build=build,
+    x_label="learning rate",
+    quick=("AdaLoRA, 0.01", "SaLoRA, 0.001", "DiffoRA, 0.001"),
+    seeds=2,
+    log_x=True,
+)
+
+
+def runs(mode: Mode) -> list[Settings]:
+    """Every policy at every rate, over seeds that no other study has."""
+    return [{**settings, "seed": 1000 + settings["seed"]} for settings in _COMPARISON.runs(mode)]
+
+
+def summarise(found: list[Run]) -> dict[str, Any]:
+    """Mean and spread of every rate, and the best of each policy."""
+    return {**_COMPARISON.summarise(found), "best": best(found)}
+
+
+STUDY = replace(
+    _COMPARISON.study(
+        "allocation_rates",
+        "Which learning rate suits which policy?",
+        "what the papers leave to a search",
+    ),
+    runs=runs,
+    summarise=summarise,
+)
+
+if __name__ == "__main__":
+    STUDY.main()

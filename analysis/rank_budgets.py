@@ -1,0 +1,75 @@
+"""ROLoRA beside LoRA and AdaLoRA at three budgets, which train once and as long as it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from analysis._allocators import allocator, lora_of_rank
+from analysis._arms import Arm
+from analysis._comparison import Comparison, by_arm
+from analysis._study import Run, Settings
+
+RANKS = (4, 8, 16)
+LONGER = 3
+"""ROLoRA's rounds: what the papers' starred baselines are repeated for."""
+
+
+def build(settings: Settings) -> Arm:
+    """One method at one target rank."""
+    kind, r = settings["kind"], settings["r"]
+    return lora_of_rank(r, settings["seed"]) if kind == "LoRA" else allocator(kind, r, settings)
+
+
+def arm(kind: str, r: int, times: int) -> dict[str, Any]:
+    """Settings of a method trained ``times`` as long as others."""
+    name = kind if times == 1 or kind == "ROLoRA" else f"{kind}, {times} times as long"
+    return {"kind": kind, "r": r, "x": r, "group": name, "times": times}
+
+
+_METHODS = (("LoRA", 1), ("LoRA", LONGER), ("AdaLoRA", 1), ("AdaLoRA", LONGER), ("ROLoRA", LONGER))
+_COMPARISON = Comparison(
+    arms={
+        f"{found['group']}, R={r}": found
+        for r in RANKS
+        for kind, times in _METHODS
+        for found in [arm(kind, r, times)]
+    },
+    build=build,
+    x_label="target rank R",
+    quick=("ROLoRA, R=4", "LoRA, R=4"),
+    pairs=tuple(
+        (f"ROLoRA, R={r}", f"{other}, {LONGER} times as long, R={r}")
+        for r in RANKS
+        for other in ("LoRA", "AdaLoRA")
+    ),
+    log_x=True,
+)
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Train one arm, for longer where it is asked for."""
+    return _COMPARISON.run({**settings, "epochs": settings["epochs"] * settings["times"]})
+
+
+def summarise(found: list[Run]) -> dict[str, Any]:
+    """Accuracies, and the mean rank that every arm ends with."""
+    summary = _COMPARISON.summarise(found)
+    with_ranks = [r for r in found if "ranks" in r["result"]]
+    for label, own in by_arm(with_ranks, "ranks").items():
+        summary[label]["mean rank"] = [sum(ranks.values()) / len(ranks) for ranks in own]
+    return summary
+
+
+STUDY = replace(
+    _COMPARISON.study(
+        "rank_budgets",
+        "Does ROLoRA beat LoRA and AdaLoRA that train for as long?",
+        "ROLoRA, tables 1, 3 and 4",
+    ),
+    run=run,
+    summarise=summarise,
+)
+
+if __name__ == "__main__":
+    STUDY.main()
