@@ -25,7 +25,7 @@ DEGREE = 2
 SEEDS: dict[Mode, dict[int, tuple[int, ...]]] = {
     "smoke": {16: (0,)},
     "quick": {16: (0,)},
-    "full": {16: (0, 1, 2), 64: (0,)},
+    "full": {16: (0,)},
 }
 """Training seeds for each rank."""
 COLORS = {"blocks": "#D55E00", "random": "#0072B2", "design": "#009E73"}
