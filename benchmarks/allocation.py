@@ -172,7 +172,7 @@ def phases(size: str, r: int) -> dict[str, dict[str, float]]:
     model = with_adapters(size, r)
     diffora = DiffoRA(validation=[inputs], search_steps=9)
     diffora.attach(model)
-    search = min(seconds_of(lambda s=s: diffora.after_step(s)) for s in range(3))  # type: ignore[misc]
+    search = min(seconds_of(lambda s=s: diffora.after_step(s)) for s in range(3))
     modules = len(diffora.modules())
     return {
         "phases": {

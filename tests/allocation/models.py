@@ -48,5 +48,5 @@ def data(seed: int = 0, *, dtype: torch.dtype = torch.float32) -> tuple[torch.Te
 def backward(model: nn.Module, policy: object, seed: int = 0) -> None:
     """The gradients of one step, the policy's own term included."""
     x, y = data(seed, dtype=next(model.parameters()).dtype)
-    loss = nn.functional.mse_loss(model(x), y) + policy.loss()  # type: ignore[attr-defined]
+    loss = nn.functional.mse_loss(model(x), y) + policy.loss()
     loss.backward()

@@ -177,13 +177,13 @@ def test_scores_masks_and_budgets_are_pefts_fed_the_same_gradients() -> None:
                 for theirs, ours in (
                     (layer.lora_A["default"], own.values_a.T),
                     (layer.lora_B["default"], own.values_b),
-                    (layer.lora_E["default"], own.rank_gate.view(-1, 1)),  # type: ignore[union-attr]
+                    (layer.lora_E["default"], own.rank_gate.view(-1, 1)),
                 ):
                     theirs.copy_(ours)
                 gate = own.rank_gate
-                layer.lora_A["default"].grad = own.values_a.grad.T.clone()  # type: ignore[union-attr]
-                layer.lora_B["default"].grad = own.values_b.grad.clone()  # type: ignore[union-attr]
-                layer.lora_E["default"].grad = gate.grad.view(-1, 1).clone()  # type: ignore[union-attr]
+                layer.lora_A["default"].grad = own.values_a.grad.T.clone()
+                layer.lora_B["default"].grad = own.values_b.grad.clone()
+                layer.lora_E["default"].grad = gate.grad.view(-1, 1).clone()
         policy.after_backward(step)
         budget, pattern = allocator.budget_schedule(step)
         if step < 25:
@@ -312,7 +312,7 @@ def test_modules_without_gradients_and_steps_that_are_not_finite() -> None:
     policy.after_backward(3)
     assert torch.equal(policy.state_dict()["mean"], mean)
     for p in (own.values_a, own.values_b, own.rank_gate):
-        p.grad = None  # type: ignore[union-attr]
+        p.grad = None
     policy.after_backward(3)
     after = policy.state_dict()["mean"]
     count = own.values_a.numel() + own.values_b.numel()
@@ -325,17 +325,17 @@ def test_orthogonality_is_its_definition() -> None:
         policy = policy_of(model)
         found = {True: 0.0, False: []}
         for own in adapters(model).values():
-            own.rank_gate.data.fill_(1.0)  # type: ignore[union-attr]
+            own.rank_gate.data.fill_(1.0)
             a, b = own.factors()
             for gram in (a @ a.T, b.T @ b):
                 norm = float((gram - torch.eye(4)).norm())
-                found[True] += norm**2  # type: ignore[operator]
-                found[False].append(norm)  # type: ignore[attr-defined]
+                found[True] += norm**2
+                found[False].append(norm)
         own_adapters = list(adapters(model).values())
         assert float(orthogonality(own_adapters)) == pytest.approx(found[True], rel=1e-5)
-        mean = float(np.mean(found[False]))  # type: ignore[arg-type]
+        mean = float(np.mean(found[False]))
         assert float(orthogonality(own_adapters, squared=False)) == pytest.approx(mean, rel=1e-5)
-        assert float(policy.loss().detach()) == pytest.approx(0.1 * found[True], rel=1e-5)  # type: ignore[operator]
+        assert float(policy.loss().detach()) == pytest.approx(0.1 * found[True], rel=1e-5)
         reference = policy_of(net(4, masks), variant="reference")
         assert float(reference.loss().detach()) == pytest.approx(0.1 * mean, rel=1e-5)
 
@@ -354,7 +354,7 @@ def test_the_first_update_is_zero_and_a_terms_vectors_are_as_long_under_a_mask()
         attach(wide, AdapterConfig(r=16, left_degree=degree), rng=0)
         policy_of(wide)
         own = adapters(wide)["0"]
-        own.rank_gate.data.fill_(1.0)  # type: ignore[union-attr]
+        own.rank_gate.data.fill_(1.0)
         a, b = own.factors()
         lengths += [a.norm(dim=1).mean(), b.norm(dim=0).mean()]
     assert torch.tensor(lengths).sub(0.02 * 2048**0.5).abs().max() < 0.05

@@ -56,7 +56,7 @@ def test_scores_are_those_of_models_whose_weights_are_ablated(masks: str) -> Non
         for n, (scale, a, b) in factors.items():
             for j in range(5):
                 if keep(n, j):
-                    twin[int(n)].weight.data += scale * torch.outer(b[:, j], a[j])  # type: ignore[operator]
+                    twin[int(n)].weight.data += scale * torch.outer(b[:, j], a[j])
         return minus_mse(twin)
 
     found = policy.importance()
@@ -66,8 +66,8 @@ def test_scores_are_those_of_models_whose_weights_are_ablated(masks: str) -> Non
         assert sorted(own) == active[name].nonzero().flatten().tolist()
         for j, score in own.items():
             term = (name, j)
-            without = value(lambda n, i, term=term: (n, i) != term)  # type: ignore[misc]
-            alone = value(lambda n, i, term=term: (n, i) == term)  # type: ignore[misc]
+            without = value(lambda n, i, term=term: (n, i) != term)
+            alone = value(lambda n, i, term=term: (n, i) == term)
             assert score == pytest.approx(whole - without + alone, rel=1e-9)
     assert policy.evaluations == 1 + 2 * sum(len(own) for own in found.values())
     assert all(own.rank_gate is None for own in adapters(model).values())
@@ -75,7 +75,7 @@ def test_scores_are_those_of_models_whose_weights_are_ablated(masks: str) -> Non
 
 def scored(policy: ALoRA, scores: dict[str, list[float]]) -> None:
     """Let a policy find these scores for the terms in use."""
-    policy.importance = lambda: {  # type: ignore[method-assign]
+    policy.importance = lambda: {
         n: dict(zip(policy.active()[n].nonzero().flatten().tolist(), own, strict=True))
         for n, own in scores.items()
     }

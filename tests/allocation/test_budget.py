@@ -18,7 +18,7 @@ WEIGHTS = st.lists(
 
 
 def named(values: object) -> dict[str, object]:
-    return {f"m{i}": v for i, v in enumerate(values)}  # type: ignore[arg-type]
+    return {f"m{i}": v for i, v in enumerate(values)}
 
 
 def hamilton(weights: list[float], total: int) -> list[int]:
@@ -104,9 +104,9 @@ def test_the_best_are_exactly_so_many_and_ties_go_to_the_first(
         (lambda: share({"a": -1.0}, 3), "weight of 'a' must be finite and at least 0, got -1.0"),
         (lambda: share({"a": 1.0, "b": float("nan")}, 3), "weight of 'b' must be finite"),
         (lambda: share({"a": float("inf")}, 3), "must be finite"),
-        (lambda: share({"a": "1"}, 3), "weight of 'a' must be a real number"),  # type: ignore[dict-item]
+        (lambda: share({"a": "1"}, 3), "weight of 'a' must be a real number"),
         (lambda: share({"a": 1.0}, -1), "total must be at least 0, got -1"),
-        (lambda: share({"a": 1.0}, 1.5), "total must be an integer"),  # type: ignore[arg-type]
+        (lambda: share({"a": 1.0}, 1.5), "total must be an integer"),
         (lambda: share({"a": 1.0}, 3, costs={}), "costs must name every module, and 'a'"),
         (lambda: share({"a": 1.0}, 3, costs={"a": 0}), "costs of 'a' must be at least 1"),
         (lambda: share({"a": 1.0}, 3, caps={"a": -1}), "caps of 'a' must be at least 0"),
@@ -118,4 +118,4 @@ def test_the_best_are_exactly_so_many_and_ties_go_to_the_first(
 )
 def test_bad_input(call: object, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        call()  # type: ignore[operator]
+        call()

@@ -82,14 +82,14 @@ def test_shares_of_a_layer_sum_to_one_and_follow_the_validation_loss() -> None:
     policy = policy_of(model)
     weights = policy.module_weights()
     assert list(weights.values()) == [0.25] * 12
-    gates = [float(own.module_gate) for own in adapters(model).values()]  # type: ignore[arg-type]
+    gates = [float(own.module_gate) for own in adapters(model).values()]
     assert gates == [0.25] * 12
     train(model, policy, range(5))
     for i in range(3):
         own = [w for n, w in policy.module_weights().items() if f"layers.{i}." in n]
         assert sum(own) == pytest.approx(1)
         assert max(own) > 0.25 > min(own)
-    gates = [float(own.module_gate) for own in adapters(model).values()]  # type: ignore[arg-type]
+    gates = [float(own.module_gate) for own in adapters(model).values()]
     assert gates == list(policy.module_weights().values())
     assert all(policy.modules().values())
 
@@ -105,7 +105,7 @@ def test_the_gradient_of_gamma_is_autograds_through_the_whole_model(degree: int)
     policy._gamma.data.normal_(generator=generator)
     start = policy._gamma.detach().clone()
     found: list[torch.Tensor] = []
-    policy._adam.step = lambda: found.append(policy._gamma.grad.clone())  # type: ignore[method-assign, union-attr, assignment]
+    policy._adam.step = lambda: found.append(policy._gamma.grad.clone())
     policy._step_of_gamma(data)
 
     gamma = start.double().requires_grad_()

@@ -100,7 +100,7 @@ def test_masks_that_lose_nothing_stay_certified() -> None:
         own.values_b.data.normal_()
         own.set_rank_gate(torch.full((8,), 2.0))
         own.set_module_gate(torch.tensor(0.5))
-    model[1].adapters["default"].set_module_gate(torch.tensor(0.0))  # type: ignore[union-attr, operator]
+    model[1].adapters["default"].set_module_gate(torch.tensor(0.0))
     v = torch.randn(3, 64)
     before = model(v)
     assert prune(model) == {"0": 8, "1": 0}

@@ -136,9 +136,9 @@ def test_ranks_that_trained_do_something_later() -> None:
             if not policy.trained_terms()[name]:
                 continue
             gradients = [own.values_a.grad, own.values_b.grad]
-            per_term = sum(g.abs().sum(0) for g in gradients)  # type: ignore[union-attr]
+            per_term = sum(g.abs().sum(0) for g in gradients)
             exists = policy._terms.split(policy._terms.exists)[name]
-            assert ((per_term > 0) | (own.rank_gate.grad[exists] != 0)).all()  # type: ignore[index]
+            assert ((per_term > 0) | (own.rank_gate.grad[exists] != 0)).all()
 
 
 def test_terms_that_are_carried_over_keep_values_gates_and_moments() -> None:
@@ -156,7 +156,7 @@ def test_terms_that_are_carried_over_keep_values_gates_and_moments() -> None:
             policy._terms.split(policy._terms.exists)[n].clone(),
             a.values_b.detach().clone() * a.scale,
             optimizer.state[a.values_b]["exp_avg_sq"].clone(),
-            a.rank_gate.detach().clone(),  # type: ignore[union-attr]
+            a.rank_gate.detach().clone(),
             optimizer.state[a.rank_gate]["exp_avg"].clone(),
         )
         for n, a in own.items()
@@ -165,12 +165,12 @@ def test_terms_that_are_carried_over_keep_values_gates_and_moments() -> None:
     for n, a in own.items():
         existed, values, squares, gate, moments = before[n]
         exists = policy._terms.split(policy._terms.exists)[n]
-        stayed = kept[n] & exists & (a.rank_gate.detach() != 0)  # type: ignore[union-attr]
+        stayed = kept[n] & exists & (a.rank_gate.detach() != 0)
         old, new = stayed[existed], stayed[exists]
         torch.testing.assert_close((a.values_b * a.scale)[:, new], values[:, old])
         assert torch.equal(optimizer.state[a.values_b]["exp_avg_sq"][:, new], squares[:, old])
         assert not optimizer.state[a.values_b]["exp_avg_sq"][:, ~new].any()
-        assert torch.equal(a.rank_gate[stayed], gate[stayed])  # type: ignore[index]
+        assert torch.equal(a.rank_gate[stayed], gate[stayed])
         assert torch.equal(optimizer.state[a.rank_gate]["exp_avg"][stayed], moments[stayed])
         assert not optimizer.state[a.rank_gate]["exp_avg"][~stayed].any()
     assert sum(int(k.sum()) for k in kept.values()) == 3

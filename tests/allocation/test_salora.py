@@ -36,7 +36,7 @@ def train(model: nn.Module, policy: SaLoRA, steps: range, optimizer: Any = None)
 
 
 def gates(model: nn.Module) -> torch.Tensor:
-    return torch.cat([own.rank_gate.detach() for own in adapters(model).values()])  # type: ignore[union-attr]
+    return torch.cat([own.rank_gate.detach() for own in adapters(model).values()])
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])

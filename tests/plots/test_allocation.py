@@ -78,4 +78,4 @@ def test_gradient_norms_have_a_line_for_each_kind() -> None:
 )
 def test_bad_input(call: object, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        call()  # type: ignore[operator]
+        call()
