@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from analysis._allocators import allocator, at_random, by_gradient_norm, lora_of_rank
-from analysis._arms import Arm, expander, partial_variant
+from analysis._arms import Arm, derived, expander, partial_variant
 from analysis._comparison import Comparison
 from analysis._study import Settings
+from analysis._task import shapes
 
 R = 8
 POLICIES = ("AdaLoRA", "SoRA", "SaLoRA", "ALoRA", "ROLoRA", "DiffoRA")
@@ -23,8 +24,16 @@ def build(settings: Settings) -> Arm:
     if kind == "XoRA":  # as many values, at four times the rank
         return expander(4 * r, r, seed)
     if kind == "Partial-LoRA":
-        return partial_variant(settings)
+        return partial_variant({**settings, "r": rank_of_equal_size(settings)})
     return allocator(kind, r, settings)
+
+
+def rank_of_equal_size(settings: Settings) -> int:
+    """The rank at which Partial-LoRA has about as many values as LoRA of rank r."""
+    sizes, densities = shapes(), derived(settings)
+    whole = sum(d + k for d, k in sizes.values())
+    kept = sum(p.rows * sizes[n][0] + p.columns * sizes[n][1] for n, p in densities.items())
+    return max(1, round(settings["r"] * whole / kept))
 
 
 ARMS = ("LoRA", "random ranks", "gradient norms", *POLICIES, "XoRA", "Partial-LoRA")
