@@ -41,7 +41,7 @@ class AdaLoRA(Policy):
     ----------
     target_rank : float
         Mean rank of a module at the end, in [0, r]. The budget is ``floor(target_rank * modules)``
-        terms.
+        terms. Of 0 nothing is left in the end, so that there is nothing for `finish` to keep.
     total_steps : int
         Optimizer steps of the whole training, T.
     warmup_steps, final_steps : int
@@ -157,7 +157,7 @@ class AdaLoRA(Policy):
             return
         chosen = torch.from_numpy(best(self.scores().cpu().numpy(), count))
         for gate, kept in zip(self._terms.gates(), self._terms.split(chosen).values(), strict=True):
-            gate.mul_(kept.to(gate.device).view_as(gate))
+            gate.masked_fill_(~kept.to(gate.device).view_as(gate), 0.0)
 
     @torch.no_grad()
     def scores(self) -> Tensor:
@@ -168,7 +168,7 @@ class AdaLoRA(Policy):
         self._in_hand()
         if self.importance == "magnitude":
             found = torch.cat([gate.detach().abs().reshape(-1) for gate in self._terms.gates()])
-            return found.masked_fill(~self._terms.exists, -math.inf)
+            return found.masked_fill(~self._terms.exists | found.isnan(), -math.inf)
         entries = self._mean * self._deviation if self.importance == "smoothed" else self._mean
         values = len(self._term_of)
         found = entries[values:].clone()
@@ -206,10 +206,12 @@ class AdaLoRA(Policy):
     def _sensitivity(self) -> Tensor:
         """|w dL/dw| of all values, then of all gates: a new tensor."""
         parts = [
-            torch.zeros(p.numel(), device=p.device) if p.grad is None else (p * p.grad).reshape(-1)
+            torch.zeros(p.numel(), device=p.device)
+            if p.grad is None
+            else (p.float() * p.grad.float()).reshape(-1)
             for p in (*self._terms.values(), *self._terms.gates())
         ]
-        return torch.cat(parts).float().abs_()
+        return torch.cat(parts).abs_()
 
     def _target(self) -> int:
         rank = Fraction(self.target_rank).limit_denominator(10**6)  # a third times three is one

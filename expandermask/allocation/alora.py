@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from expandermask.allocation.budget import best, share
 from expandermask.allocation.policy import Policy, evaluating
-from expandermask.allocation.resize import resize
+from expandermask.allocation.resize import first_ranks, resize
 from expandermask.errors import AdapterError, InvalidInputError, check_integer
 from expandermask.importance.batches import batch_list, default_loss, device_of, on_device
 from expandermask.masks.plan import MaskPlan
@@ -31,10 +31,12 @@ class ALoRA(Policy):
     IS(r) = S(M) - S(M without r) + S(M with r alone). After ``first_steps`` steps, and then every
     ``recovery_steps``, ``rounds`` times in all, the ``pruned`` terms of the lowest IS are dropped,
     and as many new ones given to the modules that lost none: evenly, the rest to those of the
-    higher mean IS, none beyond the rank of its masks. What cannot be given, because all modules
-    lost some or are full, is gone, and the total is smaller from then on.
+    higher mean IS, none beyond the ranks its masks have. A module without terms has no score, and
+    is given none. What cannot be given, because all others lost some or are full, is gone, and the
+    total is smaller from then on.
 
     The adapter's rank r is the largest a module may take; masks are drawn, and certified, for it.
+    Attach the policy before training: terms beyond ``start_rank`` go, whatever they have learnt.
     Terms that are not in use have no values, gradients or moments. A new one starts as in a fresh
     adapter, its B at zero, so giving changes nothing that the model computes.
 
@@ -85,6 +87,8 @@ class ALoRA(Policy):
     (8, 51)
     """
 
+    exchanges_parameters = True
+
     def __init__(
         self,
         *,
@@ -111,8 +115,7 @@ class ALoRA(Policy):
     def attach(self, model: nn.Module, *, name: str | None = None) -> None:
         """As `Policy.attach`, and bring every module to ``start_rank``."""
         super().attach(model, name=name)
-        first = torch.arange(self._masks.r) < self.start_rank
-        self._resize({place: first for place in self._masks})
+        self._resize({p: first_ranks(pair, self.start_rank) for p, pair in self._masks.items()})
 
     def after_step(self, step: int) -> None:
         """A round, when one is due."""
@@ -170,6 +173,7 @@ class ALoRA(Policy):
         self._masks = plan
 
     def _round(self) -> None:
+        self._require_optimizer()
         scores, active = self.importance(), self.active()
         every = [(s, n, j) for n, own in scores.items() for j, s in own.items()]
         count = min(len(scores) if self.pruned is None else self.pruned, len(every))
@@ -184,10 +188,10 @@ class ALoRA(Policy):
         }
         takers = sorted(means, key=lambda name: -means[name])
         if takers and count:
-            caps = {name: int((~active[name]).sum()) for name in takers}
+            free = {n: first_ranks(self._masks[n], self._masks.r) & ~active[n] for n in takers}
+            caps = {name: int(own.sum()) for name, own in free.items()}
             for name, more in share(dict.fromkeys(takers, 1.0), count, caps=caps).items():
-                free = (~active[name]).nonzero().flatten()
-                active[name][free[:more]] = True
+                active[name][free[name].nonzero().flatten()[:more]] = True
         self._resize(active)
 
     def _resize(self, terms: Mapping[str, Tensor]) -> None:

@@ -100,8 +100,10 @@ def best(scores: ArrayLike, count: int) -> NDArray[np.bool_]:
     """
     found = np.asarray(scores, dtype=np.float64)
     count = check_integer("count", count, minimum=0)
-    if found.ndim != 1 or count > len(found):
-        raise InvalidInputError(f"{count} of the scores are asked for, and shape is {found.shape}")
+    if found.ndim != 1:
+        raise InvalidInputError(f"scores must be a vector, got shape {found.shape}")
+    if count > len(found):
+        raise InvalidInputError(f"count must be at most the {len(found)} scores, got {count}")
     if np.isnan(found).any():
         raise InvalidInputError(
             f"score {int(np.isnan(found).argmax())} is NaN, which ranks nothing"

@@ -20,7 +20,9 @@ class PolicyCallback(TrainerCallback):
     Give it to the Trainer when that is made, so that the optimizer is made for the gates and ranks
     the policy starts with. A checkpoint's state dict then holds the policy's state too, and
     ``trainer.train(resume_from_checkpoint=True)``, on a model, adapter and policy made in the same
-    way, goes on bit for bit. Use it together with `AdapterCallback` for small checkpoints.
+    way, goes on bit for bit. For small checkpoints put an `AdapterCallback` before it, so that the
+    best adapter, if that is loaded at the end, is taken up before the policy is finished. A best
+    checkpoint from before the policy was through has the ranks of that time.
 
     What the policy adds to the loss is differentiated just before the optimizer's step: once
     however many batches are accumulated, and after gradients have been clipped.
@@ -125,6 +127,8 @@ class PolicyCallback(TrainerCallback):
 def _add_state(
     policy: Policy, model: nn.Module, state: dict[str, Tensor], prefix: str, _: Any
 ) -> None:
+    if policy.model is None:  # finished by hand
+        return
     for key, tensor in policy.state_dict().items():
         state[f"{prefix}{POLICY_KEY}{key}"] = tensor.detach().clone()
 
@@ -134,6 +138,6 @@ def _take_state(
 ) -> None:
     start = prefix + POLICY_KEY
     own = {key: state.pop(key) for key in list(state) if key.startswith(start)}
-    if own:
+    if own and policy.model is not None:
         with torch.no_grad():
             policy.load_state_dict({k.removeprefix(start): t for k, t in own.items()})

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.training.distributed import mean_over_ranks
 from expandermask.allocation.budget import best
 from expandermask.allocation.policy import Policy
-from expandermask.allocation.resize import resize
+from expandermask.allocation.resize import first_ranks, resize
 from expandermask.errors import AdapterError, InvalidInputError, check_integer, check_real
 from expandermask.graphs.random import derive_seed
 from expandermask.importance.batches import batch_list, default_loss, device_of, on_device
 from expandermask.masks.plan import MaskPlan
-from expandermask.masks.targets import layer_number
+from expandermask.masks.targets import Shape, layer_number
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -45,7 +46,7 @@ class DiffoRA(Policy):
     ----------
     validation : iterable of batches
         Labelled data that the adapters do not train on, used in turn; batches and ``loss`` are as
-        in `expandermask.importance.snip_scores`.
+        in `expandermask.importance.snip_scores`. A random selection needs none.
     search_steps : int
         How many steps the search takes.
     select_rate : float
@@ -69,10 +70,12 @@ class DiffoRA(Policy):
     A step of the search costs about two: one of them on a validation batch.
     """
 
+    exchanges_parameters = True
+
     def __init__(
         self,
         *,
-        validation: Iterable[Any],
+        validation: Iterable[Any] = (),
         search_steps: int,
         select_rate: float = 0.5,
         share_rank: int | None = None,
@@ -142,18 +145,15 @@ class DiffoRA(Policy):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`: resizes the adapter, so load the model's own state after it."""
         super().load_state_dict(state)
-        if bool(state["searching"]):
-            self._put_gates()
-        elif self._searching:
-            self._adapt_selected()
+        self._searching = bool(state["searching"])
+        self._arrange()
 
     def finish(self) -> dict[str, int]:
         """As `Policy.finish`; modules that share values have their own copies from then on."""
-        for adapter in self._in_hand().values():
-            for side in ("values_a", "values_b"):
-                own = getattr(adapter, side)
-                setattr(adapter, side, nn.Parameter(own.detach().clone(), own.requires_grad))
-        return super().finish()
+        shared = self._in_hand()
+        ranks = super().finish()
+        _own_copies(shared.values())
+        return ranks
 
     def _check(self, plan: MaskPlan) -> None:
         if self.share_rank is not None and self.share_rank > plan.r:
@@ -199,6 +199,11 @@ class DiffoRA(Policy):
         with torch.enable_grad():
             value = self.validation_loss(model, on_device(batch, device_of(model)))
         found = torch.autograd.grad(value, gates, allow_unused=True)
+        if all(gradient is None for gradient in found):
+            raise AdapterError(
+                "the validation loss depends on none of the gates; if gradients are checkpointed, "
+                "it has to be with use_reentrant=False"
+            )
         gradients = torch.stack(
             [torch.zeros_like(s) if g is None else g for s, g in zip(shares, found, strict=True)]
         )
@@ -219,34 +224,51 @@ class DiffoRA(Policy):
         return floor(Fraction(self.select_rate).limit_denominator(10**6) * len(layer))
 
     def _select(self) -> None:
+        """Select modules, and start fresh adapters on them."""
+        if not self.random:
+            self._require_optimizer()
         seed = derive_seed(self._masks.seed, "DiffoRA")
         rng, shares = np.random.default_rng(seed), self._shares().detach().cpu().double().numpy()
         for own in self._layers.values():
             scores = rng.random(len(own)) if self.random else shares[own]
-            chosen = best(scores, self._count(own))
-            self._selected[own] = torch.from_numpy(chosen)
-        self._adapt_selected()
+            self._selected[own] = torch.from_numpy(best(scores, self._count(own)))
+        self._searching = False
+        self._arrange(afresh=True)
 
-    def _adapt_selected(self) -> None:
-        """Start fresh adapters on the selected modules, and shared ones on others."""
-        self._searching, model = False, self._model_in_hand()
-        for adapter in self._in_hand().values():
-            adapter.set_module_gate(None)
-        ranks = torch.arange(self._masks.r)
-        chosen = dict(zip(self._masks, self._selected.tolist(), strict=True))
-        terms = {
-            p: ranks < (self._masks.r if on else self.share_rank or 0) for p, on in chosen.items()
-        }
-        groups = _by_type([place for place, on in chosen.items() if not on])
-        pairs = {**self._masks} | {p: self._masks[own[0]] for own in groups for p in own}
-        masks = MaskPlan(pairs, r=self._masks.r, left_degree=None, seed=self._masks.seed)
-        nothing = {place: ranks < 0 for place in masks}
-        for now in (nothing, terms):
-            resize(model, masks, now, name=self._name, optimizer=self._optimizer)
-        if self.share_rank is not None:
-            for own in groups:
-                self._share(own)
+    def _arrange(self, *, afresh: bool = False) -> None:
+        """Give every module the adapter it has in the search, or by the selection."""
+        owned, whole = self._in_hand(), torch.ones(self._masks.r, dtype=torch.bool)
+        _own_copies(owned.values(), self._optimizer)
+        masks, terms = self._masks, dict.fromkeys(self._masks, whole)
+        groups: list[list[str]] = []
+        if not self._searching:
+            left = [p for p, on in self.modules().items() if not on]
+            groups = _alike(left, self._masks) if self.share_rank is not None else []
+            terms |= dict.fromkeys(left, ~whole)
+            terms |= {
+                p: first_ranks(masks[own[0]], self.share_rank or 0) for own in groups for p in own
+            }
+            pairs = {**masks} | {p: masks[own[0]] for own in groups for p in own}
+            masks = MaskPlan(pairs, r=masks.r, left_degree=None, seed=masks.seed)
+        for now in (dict.fromkeys(masks, ~whole), terms) if afresh else (terms,):
+            resize(self._model_in_hand(), masks, now, name=self._name, optimizer=self._optimizer)
+        if afresh:
+            self._forget(owned.values())
+        for own in groups:
+            self._share(own)
         self._refresh()
+        if self._searching:
+            self._put_gates()
+        else:
+            for adapter in owned.values():
+                adapter.set_module_gate(None)
+
+    def _forget(self, adapters: Iterable[MaskedAdapter]) -> None:
+        """Drop what the optimizer keeps of the adapters' values, its step counters too."""
+        if self._optimizer is not None:
+            for adapter in adapters:
+                self._optimizer.state.pop(adapter.values_a, None)
+                self._optimizer.state.pop(adapter.values_b, None)
 
     def _share(self, places: list[str]) -> None:
         """Let all these modules have the first one's values, which are trained once.
@@ -265,12 +287,29 @@ class DiffoRA(Policy):
                         group["params"] = [p for p in group["params"] if p is not old]
 
 
-def _by_type(places: Iterable[str]) -> list[list[str]]:
-    """Modules whose names differ only in the layer's number."""
-    groups: dict[str, list[str]] = {}
+def _own_copies(
+    adapters: Iterable[MaskedAdapter], optimizer: torch.optim.Optimizer | None = None
+) -> None:
+    """Give adapters that share another's values copies of their own, which the optimizer trains."""
+    for adapter in adapters:
+        for side in ("values_a", "values_b"):
+            if (shared := adapter.__dict__.get(side)) is None:
+                continue
+            own = nn.Parameter(shared.detach().clone(), shared.requires_grad)
+            setattr(adapter, side, own)
+            if optimizer is not None:
+                holders = (
+                    g for g in optimizer.param_groups if any(p is shared for p in g["params"])
+                )
+                next(holders)["params"].append(own)
+
+
+def _alike(places: Iterable[str], plan: MaskPlan) -> list[list[str]]:
+    """Modules of one shape whose names differ only in the layer's number."""
+    groups: dict[tuple[str, Shape], list[str]] = {}
     for place in places:
         parts = place.split(".")
         number = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
         kind = ".".join(part for i, part in enumerate(parts) if i != number)
-        groups.setdefault(kind, []).append(place)
+        groups.setdefault((kind, plan[place].shape), []).append(place)
     return list(groups.values())

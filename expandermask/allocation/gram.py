@@ -7,7 +7,7 @@ w_0 + Gamma w with w ~ N(0, I), with the one where Gamma = I. Its matrix is
 
 and its theorems say that the larger lambda_min(H), the faster the training and the better the bound
 on the test loss. They assume that the matrix of these probabilities less that of Gamma = I is
-positive semidefinite; `assumption` tells for given data.
+positive semidefinite; `compare_gates` tells for given data.
 
 (w_0 + Gamma w).x_i and (w_0 + Gamma w).x_j are two normal variables, so every entry has a closed
 form, by Owen's T function. Without w_0 and gates it is the arc-cosine kernel of degree 0:

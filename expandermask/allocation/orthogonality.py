@@ -2,7 +2,8 @@
 
 R(B, A) = ||B'B - I||_F^2 + ||AA' - I||_F^2 (AdaLoRA's equation 4, SaLoRA's 9), with B of the shape
 (d, r) and A (r, k), zero off their masks. Terms of an adapter whose factors are orthogonal can be
-dropped without the others having to make up for it.
+dropped without the others having to make up for it. Ranks that a mask leaves no entries are no
+vectors and count for nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.factors import dense_factor
+from expandermask.adapters.layers.factors import dense_factor, ranks_of
 
 
 def orthogonality(adapters: Iterable[MaskedAdapter], *, squared: bool = True) -> Tensor:
@@ -30,9 +31,15 @@ def orthogonality(adapters: Iterable[MaskedAdapter], *, squared: bool = True) ->
             (adapter.values_b, adapter.index_b, d),
         ):
             factor = dense_factor(values, index, (adapter.r, n), values.dtype)
-            off = factor @ factor.t() - torch.eye(
-                adapter.r, dtype=values.dtype, device=values.device
-            )
+            off = factor @ factor.t() - torch.diag(_in_use(values, index, adapter.r, n))
             terms.append(off.square().sum() if squared else torch.linalg.matrix_norm(off))
     found = torch.stack(terms)
     return found.sum() if squared else found.mean()
+
+
+def _in_use(values: Tensor, index: Tensor, r: int, n: int) -> Tensor:
+    """1 for every rank that has entries, 0 for others: shape (r,)."""
+    ranks = ranks_of(values, index, n)
+    if ranks is None:  # whole lines
+        return values.new_full((r,), float(len(values) > 0))
+    return values.new_zeros(r).index_fill_(0, ranks.reshape(-1), 1.0)

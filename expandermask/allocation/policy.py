@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.training.distributed import several_processes
 from expandermask.allocation.prune import prune
 from expandermask.allocation.terms import Terms
 from expandermask.errors import AdapterError, FileFormatError
@@ -37,6 +38,9 @@ from expandermask.masks.plan import MaskPlan
 
 class Policy(ABC):
     """One adapter of a model in the hands of one method. Steps are counted from 0."""
+
+    exchanges_parameters = False
+    """Whether the method changes how many values an adapter has while it trains."""
 
     def __init__(self) -> None:
         self._model: nn.Module | None = None
@@ -49,13 +53,15 @@ class Policy(ABC):
         """Take an adapter in hand: give it its gates, and the first values the method has.
 
         ``name`` says which, if several are active. Make the optimizer afterwards, since the gates
-        are trained too.
+        are trained too, and change nothing about the adapter's masks until `finish`.
 
         Raises
         ------
         AdapterError
             No adapter is attached, it is merged or sharded, it has gates already, or the policy has
-            another in hand.
+            another in hand; or it exchanges parameters in the middle of training (ALoRA, ROLoRA,
+            DiffoRA), and several processes train, of which DistributedDataParallel would go on
+            with the old ones.
         """
         self._take(model, name, fresh=True)
 
@@ -71,6 +77,11 @@ class Policy(ABC):
         for place, own in found.items():
             if fresh and (own.rank_gate is not None or own.module_gate is not None):
                 raise AdapterError(f"{place!r} has a gate already, of another policy")
+        if self.exchanges_parameters and several_processes():
+            raise AdapterError(
+                f"{type(self).__name__} exchanges parameters in the middle of training, which "
+                "DistributedDataParallel does not follow; train in one process"
+            )
         self._terms = Terms(found)
         self._check(adapter.plan)
         if fresh:
@@ -196,6 +207,14 @@ class Policy(ABC):
     def _refresh(self) -> None:
         """Look at the adapter's terms again, after a resize."""
         self._terms = Terms(self._in_hand())
+
+    def _require_optimizer(self) -> None:
+        """Refuse to exchange parameters behind the back of an optimizer."""
+        if self._optimizer is None:
+            raise AdapterError(
+                f"{type(self).__name__} exchanges parameters and has to tell the optimizer that "
+                "trains them; call follow(optimizer)"
+            )
 
     def _group(self, parameter: Any) -> dict[str, Any]:
         """The optimizer's group that trains one of its parameters."""

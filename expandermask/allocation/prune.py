@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from expandermask.adapters.activate import drop_module
 from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.peft.export_peft import used_ranks
 from expandermask.allocation.resize import restricted, swap_masks
+from expandermask.allocation.terms import Terms
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPlan
 
@@ -62,6 +62,7 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     if any(name in layer.merged for layer in layers.values()):
         raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
     owned = {place: layers[place].adapter(name) for place in adapter.plan}
+    Terms(owned)  # refuses sharded values
     kept = {place: _open_terms(own) for place, own in owned.items()}
     pairs = {p: restricted(pair, kept[p]) for p, pair in adapter.plan.items()}
     left = {p: pair for p, pair in pairs.items() if pair.a.num_edges and pair.b.num_edges}
@@ -70,7 +71,7 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
             f"every gate of {name!r} is 0 and nothing would be left; detach(model) takes it off"
         )
     for place, own in owned.items():
-        own.values_b.copy_(own.gated_b())
+        own.values_b.copy_(own.steady_b())
         own.set_rank_gate(None)
         own.set_module_gate(None)
         if place not in left:
@@ -82,12 +83,13 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     attached.adapters[name] = NamedAdapter(plan, adapter.config, adapter.heads)
     if left != same:
         swap_masks(model, MaskPlan(left, r=plan.r, left_degree=None, seed=plan.seed), name=name)
-    return {place: len(used_ranks(left[place])) if place in left else 0 for place in owned}
+    return {place: len(left[place].used_ranks) if place in left else 0 for place in owned}
 
 
 def _open_terms(adapter: MaskedAdapter) -> Tensor:
     """Which ranks have gates that are not 0: bool, shape (r,)."""
-    gate = torch.ones(adapter.r) if adapter.rank_gate is None else adapter.rank_gate.detach().cpu()
+    own = adapter.steady_gate
+    gate = torch.ones(adapter.r) if own is None else own.detach().cpu()
     if adapter.module_gate is not None:
         gate = gate * adapter.module_gate.detach().cpu()
     return gate.reshape(-1) != 0

@@ -7,12 +7,14 @@ the graph in use is a part of that graph, and claims nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from expandermask.adapters.attachment import masked_layers
+from expandermask.adapters.attachment import attachment, masked_layers
+from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.remask import change_masks
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
 from expandermask.masks.plan import MaskPair, MaskPlan, Support
@@ -48,13 +50,22 @@ def swap_masks(
     model: nn.Module, plan: MaskPlan, *, name: str, optimizer: Optimizer | None = None
 ) -> None:
     """`change_masks`, but where "matched" scaling follows the degree, B makes up for it."""
-    layers = masked_layers(model, name)
+    (name, adapter), layers = attachment(model).adapter(name), masked_layers(model, name)
+    config = replace(adapter.config, left_degree=plan.left_degree)
     owned = {place: layers[place].adapter(name) for place in plan}
-    before = {place: own.scale for place, own in owned.items()}
-    change_masks(model, plan, name=name, optimizer=optimizer)
-    for place, own in owned.items():
-        if own.scale != before[place]:
-            own.values_b.mul_(before[place] / own.scale)
+    ratios = {place: own.scale / config.scale_of(plan[place]) for place, own in owned.items()}
+    _multiply_b(owned, ratios)
+    try:
+        change_masks(model, plan, name=name, optimizer=optimizer)
+    except BaseException:
+        _multiply_b(owned, {place: 1 / ratio for place, ratio in ratios.items()})
+        raise
+
+
+def _multiply_b(adapters: Mapping[str, MaskedAdapter], factors: Mapping[str, float]) -> None:
+    for place, adapter in adapters.items():
+        if factors[place] != 1:
+            adapter.values_b.mul_(factors[place])
 
 
 def restricted(pair: MaskPair, kept: Tensor) -> MaskPair:
@@ -68,3 +79,10 @@ def _without(support: Support, kept: Tensor) -> BipartiteGraph:
     graph = as_bipartite(support)
     stays = kept.numpy()[graph.rights]
     return from_ones(graph.lefts[stays], graph.rights[stays], (graph.n1, graph.n2))
+
+
+def first_ranks(pair: MaskPair, count: int) -> Tensor:
+    """The first ranks at which both masks keep something: bool, shape (r,), at most ``count``."""
+    kept = torch.zeros(pair.a.n2, dtype=torch.bool)
+    kept[torch.from_numpy(pair.used_ranks[:count])] = True
+    return kept

@@ -17,8 +17,15 @@ from torch import Tensor, nn
 from expandermask.allocation.adalora import AdaLoRA
 from expandermask.allocation.budget import best, share
 from expandermask.allocation.policy import Policy
-from expandermask.allocation.resize import resize
-from expandermask.errors import InvalidInputError, check_integer, check_real
+from expandermask.allocation.resize import first_ranks, resize
+from expandermask.allocation.static import used_ranks
+from expandermask.errors import (
+    AdapterError,
+    FileFormatError,
+    InvalidInputError,
+    check_integer,
+    check_real,
+)
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
 
@@ -48,14 +55,15 @@ class ROLoRA(Policy):
     paper's own average ranks imply one.
 
     The adapter's rank r is the largest a module may take: its masks are drawn, and certified, once,
-    and the terms in use are a part of them. Terms that are not in use have no values.
+    and the terms in use are a part of them. Terms that are not in use have no values. Attach the
+    policy before training: terms beyond the budget go, whatever they have learnt.
 
     Parameters
     ----------
     target_rank : float
         R, in (0, r]. The budget is ``floor(target_rank * modules)`` terms.
     total_steps : int
-        Of all rounds and the last sparsifying, which share them evenly: at least ``rounds + 1``.
+        Of all rounds and the last sparsifying, which share them evenly: at least two for each.
     rounds : int
         T.
     sparsify : callable
@@ -88,6 +96,8 @@ class ROLoRA(Policy):
     7
     """
 
+    exchanges_parameters = True
+
     def __init__(
         self,
         *,
@@ -103,18 +113,28 @@ class ROLoRA(Policy):
         self.sparsify = sparsify
         if not 0 < self.target_rank < math.inf:
             raise InvalidInputError(f"target_rank must be positive, got {self.target_rank}")
-        if self.total_steps <= self.rounds:
+        if self.total_steps < 2 * (self.rounds + 1):
             raise InvalidInputError(
-                f"total_steps must be at least rounds + 1 = {self.rounds + 1}, got {total_steps}"
+                f"total_steps must be at least 2 (rounds + 1) = {2 * (self.rounds + 1)}, two for "
+                f"each sparsifying, got {total_steps}"
+            )
+        if not callable(sparsify):
+            raise InvalidInputError(
+                f"sparsify must be a function of a mean rank and of steps, got {sparsify!r:.80}"
             )
 
     def attach(self, model: nn.Module, *, name: str | None = None) -> None:
         """As `Policy.attach`, and share the budget evenly over the modules."""
         super().attach(model, name=name)
         ranks = self._share(dict.fromkeys(self._masks, 1.0))
-        self._resize({p: torch.arange(self._masks.r) < r for p, r in ranks.items()})
+        self._resize({p: first_ranks(pair, ranks[p]) for p, pair in self._masks.items()})
         self._inner = self._sparsifier(0)
         self._inner._take(model, self._name, fresh=True)
+        if any(not isinstance(own.rank_gate, nn.Parameter) for own in self._in_hand().values()):
+            raise AdapterError(
+                "sparsify must give a policy whose rank gates are trained parameters, AdaLoRA's or "
+                f"SoRA's, got {type(self._inner).__name__}"
+            )
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell the policies of the optimizer, whose moments follow the ranks."""
@@ -143,7 +163,8 @@ class ROLoRA(Policy):
         level = Fraction(self.target_rank) / 2
         for t in range(1, round + 1):
             level *= 1 + Fraction(1, self.rounds + t)
-        return float(min(level, Fraction(self.target_rank)))
+        least = Fraction(1, len(self._masks))  # one term in all
+        return float(max(least, min(level, Fraction(self.target_rank))))
 
     def active(self) -> dict[str, Tensor]:
         """Terms in use that the sparsifying has not closed."""
@@ -169,6 +190,10 @@ class ROLoRA(Policy):
             {"round": torch.tensor(0), "terms": torch.zeros(len(self._masks), self._masks.r)},
             {name: t for name, t in state.items() if not name.startswith("sparsify.")},
         )
+        if not 0 <= int(state["round"]) <= self.rounds:
+            raise FileFormatError(
+                f"ROLoRA: round must be in [0, {self.rounds}], got {int(state['round'])}"
+            )
         self._resize(dict(zip(self._masks, state["terms"].bool(), strict=True)))
         self._begin_round(int(state["round"]))
         own = {n.removeprefix("sparsify."): t for n, t in state.items() if "sparsify." in n}
@@ -184,13 +209,15 @@ class ROLoRA(Policy):
 
     def _next_round(self) -> None:
         """Steps (b), (c) and (d): other ranks, with what was trained carried over."""
+        self._require_optimizer()
         ranks, t = self._moved(), self._round + 1
         stay, new = {}, {}
         worth = self._terms.split(self._inner.worth().cpu())
         for place, kept in self._inner.active().items():
             scores = torch.where(kept, worth[place].double(), -math.inf)
             staying = torch.from_numpy(best(scores.numpy(), min(int(kept.sum()), ranks[place])))
-            free = (~staying).nonzero().flatten()[: ranks[place] - int(staying.sum())]
+            room = first_ranks(self._masks[place], self._masks.r) & ~staying
+            free = room.nonzero().flatten()[: ranks[place] - int(staying.sum())]
             stay[place] = staying
             new[place] = torch.zeros_like(staying).index_fill_(0, free, True)
         self._resize(stay)
@@ -210,7 +237,7 @@ class ROLoRA(Policy):
         return self._share({p: float((t - 1) * trained[p] + scaled[p]) for p in trained})
 
     def _share(self, weights: Mapping[str, float]) -> dict[str, int]:
-        return share(weights, self._budget, caps=dict.fromkeys(weights, self._masks.r))
+        return share(weights, self._budget, caps=used_ranks(self._masks))
 
     def _resize(self, terms: Mapping[str, Tensor]) -> None:
         assert sum(int(own.sum()) for own in terms.values()) <= self._budget
@@ -239,7 +266,8 @@ class ROLoRA(Policy):
 
     def _sparsifier(self, number: int) -> Policy:
         steps = self._begins(number + 1) - self._begins(number)
-        return self.sparsify(self.level(number), steps)
+        mean = float(self._terms.exists.sum()) / len(self._masks)
+        return self.sparsify(min(self.level(number), mean), steps)
 
     def _begins(self, round: int) -> int:
         """The step with which a round begins; the one after the last is the end."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expandermask.adapters.training.distributed import mean_over_ranks
 from expandermask.allocation.orthogonality import orthogonality
@@ -57,11 +57,12 @@ class HardConcrete(NamedTuple):
 class SaLoRA(Policy):
     """Rank gates drawn from hard-concrete distributions, their expected density held to a target.
 
-    The density C is the expected share of parameters (values on the masks) whose term has a gate
-    that is not 0. log theta descends along the gradient of loss + multiplier * (C - target)^2, and
-    the multiplier ascends by ``multiplier_rate * (C - target)^2`` a step, both only from
-    ``start_step`` to ``end_step``; before and after they rest. Noise is fresh at every step and the
-    same for the whole batch; a model in evaluation mode has the gates of u = 1/2.
+    The density C is the expected share of parameters (values of A and B on the masks) whose term
+    has a gate that is not 0. log theta descends along the gradient of the loss plus
+    multiplier * (C - target)^2, and the multiplier ascends by ``multiplier_rate * (C - target)^2``
+    a step, both only from ``start_step`` to ``end_step``; before and after they rest. Noise is
+    fresh at every step and the same for the whole batch. In evaluation mode, merged and in files an
+    adapter has the gates of u = 1/2.
 
     The paper leaves the realised density open, the one by the gates of evaluation, and where many
     probabilities are near 1/2 it may be far from the expected one. So at the end of the phase the
@@ -146,7 +147,7 @@ class SaLoRA(Policy):
         self._in_hand()
         with torch.no_grad():
             expected = self._density()
-            realised = (self._gates_of(0.5) > 0).double() @ self._costs
+            realised = (self._steady() > 0).double() @ self._costs
         return Density(float(expected), float(realised))
 
     def loss(self) -> Tensor:
@@ -160,7 +161,7 @@ class SaLoRA(Policy):
     def active(self) -> dict[str, Tensor]:
         """The terms that are open at evaluation."""
         self._in_hand()
-        return self._terms.split(((self._gates_of(0.5).detach() > 0) & self._terms.exists).cpu())
+        return self._terms.split((self._steady() > 0).cpu())
 
     def after_backward(self, step: int) -> None:
         """Turn the gates' gradients into those of log theta, the density's added."""
@@ -212,19 +213,20 @@ class SaLoRA(Policy):
         super().load_state_dict(state)
         self._draw(int(self._step))
 
-    def finish(self) -> dict[str, int]:
-        """Put the gates of evaluation in for good, and prune: see `Policy.finish`."""
-        self._in_hand()
-        self._hook.remove()
-        self._put(self._terms.split(self._gates_of(0.5).detach()))
-        return super().finish()
+    def _check(self, plan: MaskPlan) -> None:
+        least = float(self._shares_of_terms()[self._terms.exists].min())
+        if self.target_density < least:
+            raise InvalidInputError(
+                f"target_density must be at least {least:.3g}, the smallest term's share of all "
+                f"parameters, or nothing would be left; got {self.target_density:g}"
+            )
 
     def _prepare(self, plan: MaskPlan) -> None:
         self._seed = derive_seed(plan.seed, "SaLoRA")
         device = self._terms.exists.device
-        entries = torch.bincount(self._terms.of_values(), minlength=len(self._terms)).double()
-        self._costs = entries / entries.sum()
-        self._log_theta = torch.full((len(self._terms),), _FIRST, device=device, requires_grad=True)
+        self._costs = self._shares_of_terms()
+        first = torch.full((len(self._terms),), _FIRST, device=device)
+        self._log_theta = first.masked_fill_(~self._terms.exists, -torch.inf).requires_grad_()
         self._adam = torch.optim.Adam([self._log_theta], lr=self.gate_rate)
         self._adam.state[self._log_theta] = {
             "step": torch.zeros(()),
@@ -232,9 +234,13 @@ class SaLoRA(Policy):
             "exp_avg_sq": torch.zeros_like(self._log_theta),
         }
         self._multiplier, self._step = torch.zeros(()).double(), torch.zeros((), dtype=torch.int64)
-        self._drawn: dict[str, Tensor] = {}
-        self._training = True
         self._draw(0)
+
+    def _shares_of_terms(self) -> Tensor:
+        """Every term's share of all parameters; that of entries which are no term's is left out."""
+        entries = torch.bincount(self._terms.of_values(), minlength=len(self._terms)).double()
+        entries *= self._terms.exists
+        return entries / entries.sum()
 
     def _settle(self) -> None:
         """Close for good all but the terms of highest log theta that the target pays for."""
@@ -243,6 +249,7 @@ class SaLoRA(Policy):
             paid = self._costs.cpu()[order].cumsum(0) <= self.target_density + 1e-12
             stay = torch.zeros_like(paid)
             stay[order] = paid
+            stay &= self._terms.exists.cpu()
             kept = self._log_theta.clamp(min=_FIRST)
             self._log_theta.copy_(torch.where(stay.to(kept.device), kept, -torch.inf))
 
@@ -253,26 +260,15 @@ class SaLoRA(Policy):
         uniform = torch.rand(len(self._terms), generator=generator, dtype=torch.float64)
         self._noise = uniform.clamp(1e-12, 1 - 1e-12).to(self._log_theta.device)
         self._step.fill_(step)
-        gates = self._terms.split(self._gates_of(self._noise).detach())
-        self._drawn = {name: g.clone().requires_grad_() for name, g in gates.items()}
-        self._training = True
-        self._put(self._drawn)
+        drawn = self._terms.split(self._gates_of(self._noise).detach())
+        self._drawn = {name: gate.clone().requires_grad_() for name, gate in drawn.items()}
+        steady = self._terms.split(self._steady())
+        for name, gate in self._drawn.items():
+            self._terms.adapters[name].set_rank_gate(gate, evaluation=steady[name])
 
-    def attach(self, model: nn.Module, *, name: str | None = None) -> None:
-        """As `Policy.attach`; from then on the model's mode decides which gates it has."""
-        super().attach(model, name=name)
-        self._hook = model.register_forward_pre_hook(self._by_mode)
-
-    def _by_mode(self, model: nn.Module, args: Any) -> None:
-        """Before the model runs: the drawn gates in training, those of evaluation otherwise."""
-        if model.training != self._training:
-            self._training = model.training
-            drawn = self._terms.split(self._gates_of(0.5).detach())
-            self._put(self._drawn if model.training else drawn)
-
-    def _put(self, gates: Mapping[str, Tensor]) -> None:
-        for place, gate in gates.items():
-            self._terms.adapters[place].set_rank_gate(gate)
+    def _steady(self) -> Tensor:
+        """The gates of evaluation."""
+        return self._gates_of(0.5).detach()
 
     def _gates_of(self, u: Tensor | float) -> Tensor:
         return HardConcrete(self._log_theta, self.tau).draw(u)

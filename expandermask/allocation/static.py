@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from expandermask.allocation.budget import share
-from expandermask.allocation.resize import restricted
+from expandermask.allocation.resize import first_ranks, restricted
 from expandermask.errors import InvalidInputError, check_integer
 from expandermask.masks.plan import MaskPlan
 
 
 def uniform_ranks(plan: MaskPlan, total: int) -> dict[str, int]:
-    """``total`` ranks spread over the modules of a plan, at most its r each.
+    """``total`` ranks spread over the modules of a plan, at most what each one's masks have.
 
     The first modules get one more where they do not come out even.
 
@@ -29,11 +27,11 @@ def uniform_ranks(plan: MaskPlan, total: int) -> dict[str, int]:
     >>> uniform_ranks(plan, 7)
     {'query': 4, 'value': 3}
     """
-    return share(dict.fromkeys(plan, 1.0), total, caps=dict.fromkeys(plan, plan.r))
+    return share(dict.fromkeys(plan, 1.0), total, caps=used_ranks(plan))
 
 
 def ranks_by_weight(plan: MaskPlan, weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """``total`` ranks in proportion to one number for each module, at most the plan's r each.
+    """``total`` ranks in proportion to one number for each module, at most what its masks have.
 
     Such as ``expandermask.importance.gradient_norms(...)``. Raises `InvalidInputError` where a
     module of the plan has no weight.
@@ -41,7 +39,12 @@ def ranks_by_weight(plan: MaskPlan, weights: Mapping[str, float], total: int) ->
     if missing := next((place for place in plan if place not in weights), None):
         raise InvalidInputError(f"weights must name every module, and {missing!r} is missing")
     own = {place: weights[place] for place in plan}
-    return share(own, total, caps=dict.fromkeys(plan, plan.r))
+    return share(own, total, caps=used_ranks(plan))
+
+
+def used_ranks(plan: MaskPlan) -> dict[str, int]:
+    """How many ranks of each module its masks give entries: all r, unless they are parts."""
+    return {place: len(pair.used_ranks) for place, pair in plan.items()}
 
 
 def plan_of_ranks(plan: MaskPlan, ranks: Mapping[str, int]) -> MaskPlan:
@@ -52,7 +55,7 @@ def plan_of_ranks(plan: MaskPlan, ranks: Mapping[str, int]) -> MaskPlan:
     Raises
     ------
     InvalidInputError
-        A module has no rank, or one beyond the plan's r; or all are 0.
+        A module has no rank, or one beyond those its masks have; or all are 0.
 
     Examples
     --------
@@ -68,11 +71,13 @@ def plan_of_ranks(plan: MaskPlan, ranks: Mapping[str, int]) -> MaskPlan:
         if place not in ranks:
             raise InvalidInputError(f"ranks must name every module, and {place!r} is missing")
         rank = check_integer(f"rank of {place!r}", ranks[place], minimum=0)
-        if rank > plan.r:
-            raise InvalidInputError(f"rank of {place!r} must be at most r = {plan.r}, got {rank}")
-        part = restricted(pair, torch.arange(plan.r) < rank)
-        if part.a.num_edges and part.b.num_edges:
-            pairs[place] = part
+        if rank > len(pair.used_ranks):
+            raise InvalidInputError(
+                f"rank of {place!r} must be at most {len(pair.used_ranks)}, those its masks have, "
+                f"got {rank}"
+            )
+        if rank:
+            pairs[place] = restricted(pair, first_ranks(pair, rank))
     if not pairs:
         raise InvalidInputError(f"nothing is left of {len(plan)} modules; give at least one a rank")
     return MaskPlan(pairs, r=plan.r, left_degree=None, seed=plan.seed)

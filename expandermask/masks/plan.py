@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from expandermask.certificates import Certificate, certify
@@ -66,6 +68,15 @@ class MaskPair:
     def shape(self) -> Shape:
         """(d, k), the shape of the module's weight update."""
         return self.b.n1, self.a.n1
+
+    @property
+    def used_ranks(self) -> NDArray[np.int64]:
+        """The ranks at which both masks keep something, ascending: all of biregular ones."""
+        degrees = [
+            np.full(g.n2, g.d2) if isinstance(g, BiregularGraph) else g.right_degrees
+            for g in (self.a, self.b)
+        ]
+        return np.flatnonzero((degrees[0] > 0) & (degrees[1] > 0))
 
     @property
     def num_values(self) -> int:
@@ -251,6 +262,13 @@ class MaskPlan(Mapping[str, MaskPair]):
     def num_values(self) -> int:
         """Trainable values over all modules."""
         return sum(pair.num_values for pair in self.values())
+
+    def without_empty(self) -> MaskPlan:
+        """The plan without modules of which a mask keeps nothing, as policies may leave some."""
+        left = {n: pair for n, pair in self.items() if pair.a.num_edges and pair.b.num_edges}
+        if len(left) == len(self):
+            return self
+        return MaskPlan(left, r=self.r, left_degree=self.left_degree, seed=self.seed)
 
     def graphs(self) -> Iterator[tuple[str, BiregularGraph]]:
         """Every certified graph with its name, ``module.A`` or ``module.B``."""

@@ -27,6 +27,7 @@ def policy_of(model: nn.Module, score: Score = minus_mse, **changes: Any) -> ALo
     asked = {"start_rank": 3, "first_steps": 4, "recovery_steps": 2, "rounds": 3, "pruned": 2}
     policy = ALoRA(score=score, **(asked | changes))
     policy.attach(model)
+    policy.follow(torch.optim.AdamW(policy.groups(lr=1e-2)))
     return policy
 
 

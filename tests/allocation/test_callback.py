@@ -132,6 +132,49 @@ def test_finishing_at_the_end_leaves_plain_adapters(name: str, tmp_path: Path) -
     assert sum(own.values_a.numel() for own in adapters(model).values()) < 4 * 16 * 6
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_may_be_finished_by_hand(name: str, tmp_path: Path) -> None:
+    policy = POLICIES[name]()
+    model = trained(tmp_path, policy)
+    policy.finish()
+    assert not any("policy" in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_best_checkpoint_is_taken_up_before_the_end(name: str, tmp_path: Path) -> None:
+    """The best is the one after 8 of 12 steps, with the ranks of that time."""
+    model, policy = bert(), POLICIES[name]()
+    ranks: dict[int, dict[str, int]] = {}
+
+    class Watching(PolicyCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            ranks[state.global_step] = policy.ranks()
+
+    evaluated = iter([0.5, 0.9, 0.1])
+    trainer = Trainer(
+        model,
+        arguments(
+            tmp_path,
+            save_strategy="steps",
+            save_steps=4,
+            eval_strategy="steps",
+            eval_steps=4,
+            load_best_model_at_end=True,
+            metric_for_best_model="score",
+            greater_is_better=True,
+        ),
+        train_dataset=DATA,
+        eval_dataset=DATA[:8],
+        compute_metrics=lambda prediction: {"score": next(evaluated)},
+        callbacks=[AdapterCallback(), Watching(policy)],
+    )
+    trainer.train()
+    assert trainer.state.best_global_step == 8
+    found = {n: own.values_a.shape[1] for n, own in adapters(model).items()}
+    left = {n: rank for n, rank in ranks[8].items() if rank}
+    assert found == left or name == "SaLoRA"  # whose terms are settled later
+
+
 def test_the_regulariser_counts_once_however_many_batches_are_accumulated(tmp_path: Path) -> None:
     """With no learning rate, gradients at the step are those of the plain loop's loss."""
     seen: dict[str, torch.Tensor] = {}

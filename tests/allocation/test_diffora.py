@@ -234,6 +234,35 @@ def test_a_run_stopped_and_taken_up_gives_the_same_bits(stop: int, share_rank: i
         assert torch.equal(tensor, again.state_dict()[key]), key
 
 
+def test_modules_of_other_shapes_do_not_share() -> None:
+    """Stages of two widths, as in Swin: the same names, and weights of two shapes."""
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.layers = nn.ModuleList()
+    for width in (8, 8, 4, 4):
+        stage = nn.Module()
+        stage.query, stage.value = nn.Linear(width, width), nn.Linear(width, width)
+        model.layers.append(stage)
+    attach(model, AdapterConfig(r=4, left_degree=4), rng=0)
+    policy = DiffoRA(search_steps=0, random=True, share_rank=2)
+    policy.attach(model)
+    own = adapters(model)
+    left = [n for n, on in policy.modules().items() if not on]
+    for i, a in enumerate(left):
+        for b in left[i + 1 :]:
+            alike = own[a].shape == own[b].shape and a.split(".")[-1] == b.split(".")[-1]
+            assert (own[a].values_a is own[b].values_a) == alike
+    policy.finish()
+    assert len({id(a.values_a) for a in adapters(model).values()}) == 8
+
+
+def test_a_loss_that_no_gate_reaches_is_refused() -> None:
+    """As under reentrant checkpointing, where every gradient would be taken for zero."""
+    policy = policy_of(net(), loss=lambda model, data: torch.ones((), requires_grad=True) * 2)
+    with pytest.raises(AdapterError, match="depends on none of the gates"):
+        train(net(), policy, range(1), torch.optim.SGD([nn.Parameter(torch.ones(1))]))
+
+
 def test_a_validation_loss_that_is_not_finite_is_refused() -> None:
     model = net()
     policy = policy_of(model, validation=[(batch(0)[0] * float("nan"), batch(0)[1])])

@@ -251,7 +251,8 @@ def test_a_sparsifier_that_closes_everything_leaves_the_ranks() -> None:
         ({"target_rank": 6}, "target_rank must be at most r = 5, got 6"),
         ({"target_rank": "4"}, "target_rank must be a real number"),
         ({"rounds": 0}, "rounds must be at least 1"),
-        ({"total_steps": 3}, r"total_steps must be at least rounds \+ 1 = 4, got 3"),
+        ({"total_steps": 7}, r"must be at least 2 \(rounds \+ 1\) = 8, two for each .*, got 7"),
+        ({"sparsify": SoRA(strength=1.0)}, "sparsify must be a function of a mean rank"),
     ],
 )
 def test_bad_input(changes: dict[str, Any], message: str) -> None:

@@ -66,7 +66,10 @@ def test_gradient_norms_are_autograds_however_the_data_are_cut() -> None:
     [
         (lambda: ranks_by_weight(plan(), {"0": 1.0}, 3), "weights must name every module, and '1'"),
         (lambda: plan_of_ranks(plan(), {"0": 1}), "ranks must name every module, and '1'"),
-        (lambda: plan_of_ranks(plan(), dict.fromkeys(SHAPES, 5)), "must be at most r = 4, got 5"),
+        (
+            lambda: plan_of_ranks(plan(), dict.fromkeys(SHAPES, 5)),
+            "must be at most 4, those its masks have, got 5",
+        ),
         (lambda: plan_of_ranks(plan(), dict.fromkeys(SHAPES, -1)), "must be at least 0"),
         (lambda: plan_of_ranks(plan(), dict.fromkeys(SHAPES, 0)), "nothing is left of 3 modules"),
     ],

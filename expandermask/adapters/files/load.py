@@ -128,7 +128,8 @@ def _require_fit(model: nn.Module, name: str, file: AdapterFile) -> None:
 def _require_same(model: nn.Module, name: str, file: AdapterFile) -> None:
     """The adapter called ``name`` on ``model`` is the file's but for its values."""
     own, layers = attachment(model).adapters[name], masked_layers(model, name)
-    ours = {place: (pair.a.digest, pair.b.digest) for place, pair in own.plan.items()}
+    kept = own.plan.without_empty()
+    ours = {place: (pair.a.digest, pair.b.digest) for place, pair in kept.items()}
     masks = file.document.masks.items()
     theirs = {place: (pair.a.sha256, pair.b.sha256) for place, pair in masks}
     if ours != theirs or _scaling(own.config) != _scaling(file.config):
@@ -140,7 +141,7 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile) -> None:
         raise AdapterError("the adapter on the model is merged; call unmerge(model) first")
     _require_saved(saved_tensors(own), file)
     _require_value_dtypes(
-        {place: layer.adapter(name).values_a.dtype for place, layer in layers.items()}, file
+        {place: layers[place].adapter(name).values_a.dtype for place in kept}, file
     )
     for key, tensor in adapter_tensors(model, name).items():
         if key.rpartition(".")[2] in ("rank_gate", "module_gate") and key not in file.saved:

@@ -25,6 +25,7 @@ from expandermask.adapters.files.folder import require_folder
 from expandermask.adapters.files.tensors import dtype_code, plain, raw_bytes, write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.training.distributed import is_writer, on_writer, whole
+from expandermask.errors import AdapterError
 from expandermask.masks.adapter_file import WEIGHTS_NAME, adapter_metadata
 
 
@@ -50,7 +51,8 @@ def save_adapter(
     AdapterError
         No adapters are attached; or the folder's place is taken: by a file, by a checkpoint of
         another kind under the same name (PEFT's), or by a pickle, beside which none is loaded; or a
-        module to save has a dtype no file can hold; or, on the other ranks, rank 0 failed.
+        module to save has a dtype no file can hold; or nothing is left of any module; or, on the
+        other ranks, rank 0 failed.
     OSError
         The disk is full, or the folder cannot be written; what was there before is still there.
 
@@ -69,6 +71,8 @@ def save_adapter(
     True
     """
     name, adapter = attachment(model).adapter(name)
+    if not adapter.plan.without_empty():
+        raise AdapterError(f"no module of {name!r} has a term left, so there is nothing to save")
     tensors: dict[str, Tensor] = {}
     for key, tensor in adapter_tensors(model, name).items():
         gathered = whole(tensor.detach())  # on every rank, in the same order
@@ -81,7 +85,8 @@ def _write(folder: Path, adapter: NamedAdapter, tensors: Mapping[str, Tensor]) -
     require_folder(folder, own=True)
     described = {n: (dtype_code(t.dtype, n), tuple(t.shape)) for n, t in tensors.items()}
     hashes = {n: hashlib.sha256(raw_bytes(t)).hexdigest() for n, t in sorted(tensors.items())}
-    metadata = adapter_metadata(adapter.config.to_dict(), adapter.plan.to_dict(), described, hashes)
+    plan = adapter.plan.without_empty().to_dict()
+    metadata = adapter_metadata(adapter.config.to_dict(), plan, described, hashes)
     write_tensors(folder / WEIGHTS_NAME, tensors, metadata=metadata)
 
 
@@ -92,7 +97,10 @@ def adapter_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
     ``module.module_gate``, shape (), for the gates there are, then the modules to save.
     """
     found: dict[str, Tensor] = {}
+    plan = attachment(model).adapters[name].plan.without_empty()
     for place, layer in masked_layers(model, name).items():
+        if place not in plan:
+            continue
         adapter = layer.adapter(name)
         found |= {f"{place}.A": adapter.values_a, f"{place}.B": adapter.values_b}
         found |= _gates(place, adapter)
@@ -102,8 +110,8 @@ def adapter_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
 def _gates(place: str, adapter: MaskedAdapter) -> dict[str, Tensor]:
     """The gates as views in the shapes of the file, whatever shape of so many elements they had."""
     found = {}
-    if adapter.rank_gate is not None:
-        found[f"{place}.rank_gate"] = adapter.rank_gate.view(adapter.r)
+    if (gate := adapter.steady_gate) is not None:
+        found[f"{place}.rank_gate"] = gate.view(adapter.r)
     if adapter.module_gate is not None:
         found[f"{place}.module_gate"] = adapter.module_gate.view(())
     return found

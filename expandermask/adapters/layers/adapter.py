@@ -52,6 +52,8 @@ class MaskedAdapter(nn.Module):
     """g, shape (r,): one factor per rank, or None for ones. A Parameter, or any tensor to train."""
     module_gate: Gate
     """gamma, shape (): one factor for the module, or None for 1."""
+    evaluation_gate: Tensor | None
+    """g in evaluation mode, merged and in files, if it is another: see `set_rank_gate`."""
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class MaskedAdapter(nn.Module):
             self.register_buffer(f"index_{side}", index.to(device), persistent=False)
         self.register_parameter("rank_gate", None)
         self.register_parameter("module_gate", None)
+        self.evaluation_gate = None
         self._trains = True
         self._gate_flags: dict[str, bool] = {}
 
@@ -101,13 +104,21 @@ class MaskedAdapter(nn.Module):
                 self._gate_flags.setdefault(slot, gate.requires_grad)
                 gate.requires_grad_(False)
 
-    def set_rank_gate(self, gate: Gate) -> None:
+    def set_rank_gate(self, gate: Gate, *, evaluation: Tensor | None = None) -> None:
         """Put ``gate``, of r elements, in the slot for g; None empties it.
 
         A Parameter trains and is part of the state dict; any other tensor is used as it is, so that
-        a policy can give one computed from parameters of its own. `AdapterError` for another size.
+        a policy can give one computed from parameters of its own. Where gates are drawn at random,
+        ``evaluation`` has those without noise, which are then used in evaluation mode, by `merge`
+        and in files. `AdapterError` for another size.
         """
         self._set_gate("rank_gate", gate, self.r)
+        self.evaluation_gate = evaluation
+
+    @property
+    def steady_gate(self) -> Gate:
+        """The rank gate of evaluation: g itself, unless it is drawn."""
+        return self.rank_gate if self.evaluation_gate is None else self.evaluation_gate
 
     def set_module_gate(self, gate: Gate) -> None:
         """Put ``gate``, of one element, in the slot for gamma; otherwise as `set_rank_gate`."""
@@ -130,7 +141,12 @@ class MaskedAdapter(nn.Module):
 
         A gate costs one product per value of B, however many tokens follow.
         """
-        return self._gated(self.values_b, self.rank_gate, self.module_gate)
+        rank_gate = self.rank_gate if self.training else self.steady_gate
+        return self._gated(self.values_b, rank_gate, self.module_gate)
+
+    def steady_b(self) -> Tensor:
+        """The same with the gates of evaluation."""
+        return self._gated(self.values_b, self.steady_gate, self.module_gate)
 
     def _gated(self, values: Tensor, rank_gate: Gate, module_gate: Gate) -> Tensor:
         if rank_gate is not None:
@@ -150,7 +166,7 @@ class MaskedAdapter(nn.Module):
         Where the values are sharded (FSDP2), they are gathered: all ranks have to call it.
         """
         (d, k), dtype = self.shape, self.values_a.dtype
-        gates = [g if g is None else whole(g) for g in (self.rank_gate, self.module_gate)]
+        gates = [g if g is None else whole(g) for g in (self.steady_gate, self.module_gate)]
         b = self._gated(whole(self.values_b), *gates)
         a = dense_factor(whole(self.values_a), self.index_a, (self.r, k), dtype)
         b = dense_factor(b, self.index_b, (self.r, d), dtype)

@@ -29,7 +29,6 @@ from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.files import write_text
-from expandermask.graphs.biregular import BiregularGraph
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 from expandermask.masks.plan import MaskPair
 
@@ -74,7 +73,7 @@ def export_peft(
     tensors: dict[str, Tensor] = {}
     layers = masked_layers(model, name)
     for place, layer in layers.items():
-        ranks = torch.from_numpy(used_ranks(adapter.plan[place]))
+        ranks = torch.from_numpy(written_ranks(adapter.plan[place]))
         a, b = layer.adapter(name).factors()
         a, b = a[ranks.to(a.device)], b[:, ranks.to(b.device)].contiguous()
         if isinstance(layer, MaskedEmbedding):
@@ -97,16 +96,9 @@ def export_peft(
     on_writer(write)
 
 
-def used_ranks(pair: MaskPair) -> NDArray[np.int64]:
-    """The ranks at which both masks of a module keep something, ascending; at least one."""
-    degrees = [
-        np.full(support.n2, support.d2)
-        if isinstance(support, BiregularGraph)
-        else support.right_degrees
-        for support in (pair.a, pair.b)
-    ]
-    used = np.flatnonzero((degrees[0] > 0) & (degrees[1] > 0))
-    return used if len(used) else np.zeros(1, dtype=np.int64)
+def written_ranks(pair: MaskPair) -> NDArray[np.int64]:
+    """The ranks of a module that a file has: those in use, or the first if none is."""
+    return pair.used_ranks if len(pair.used_ranks) else np.zeros(1, dtype=np.int64)
 
 
 def peft_name(module: str, side: str, embedding: bool = False) -> str:
@@ -119,7 +111,7 @@ def _peft_config(
     adapter: NamedAdapter, scales: dict[str, float], fan_in_fan_out: bool, base: str | None
 ) -> dict[str, Any]:
     config = adapter.config
-    ranks = {place: len(used_ranks(pair)) for place, pair in adapter.plan.items()}
+    ranks = {place: len(written_ranks(pair)) for place, pair in adapter.plan.items()}
     alphas = {place: scale * ranks[place] for place, scale in scales.items()}
     r, alpha = _commonest(ranks), _commonest(alphas)
     return {

@@ -29,7 +29,7 @@ from expandermask.adapters.fit import bare_module, check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.peft.export_peft import CONFIG_KEY, PLAN_KEY, used_ranks
+from expandermask.adapters.peft.export_peft import CONFIG_KEY, PLAN_KEY, written_ranks
 from expandermask.adapters.peft.folder import Factors, PeftFolder, read_folder
 from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
@@ -176,7 +176,7 @@ def _at_plans_ranks(stored: PeftFolder, plan: MaskPlan) -> dict[str, Factors]:
     found = {}
     for name, (a, b) in stored.factors.items():
         if len(a) != plan.r:
-            used = torch.from_numpy(used_ranks(plan[name]))
+            used = torch.from_numpy(written_ranks(plan[name]))
             if len(used) != len(a):
                 raise AdapterError(
                     f"the plan has r={plan.r}, of which the masks of {name!r} use {len(used)}, and "

@@ -17,7 +17,7 @@ def same_seed(rng: RandomState) -> RandomState:
 
     So that every rank makes the same masks and first values. All ranks have to call it.
     """
-    if isinstance(rng, int) or not _several():
+    if isinstance(rng, int) or not several_processes():
         return rng
     seeds = [draw_seed(rng)]
     dist.broadcast_object_list(seeds, src=0)
@@ -46,7 +46,7 @@ def require_same(value: object, what: str) -> None:
 
     All ranks have to call it.
     """
-    if not _several():
+    if not several_processes():
         return
     values: list[object] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
@@ -65,7 +65,7 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def is_writer() -> bool:
     """Whether this process writes the files: rank 0, or the only one."""
-    return not _several() or dist.get_rank() == 0
+    return not several_processes() or dist.get_rank() == 0
 
 
 def on_writer(write: Callable[[], None]) -> None:
@@ -75,7 +75,7 @@ def on_writer(write: Callable[[], None]) -> None:
     message, so that none of them waits for a file that never comes.
     """
     outcome: list[str | None] = [None]
-    if not _several():
+    if not several_processes():
         write()
         return
     if is_writer():
@@ -97,7 +97,7 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
 
     All ranks have to call it.
     """
-    if _several():
+    if several_processes():
         dist.all_reduce(tensor)
         tensor /= dist.get_world_size()
     return tensor
@@ -105,9 +105,10 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
 
 def wait_for_all() -> None:
     """Return once every rank has called this."""
-    if _several():
+    if several_processes():
         dist.barrier()
 
 
-def _several() -> bool:
+def several_processes() -> bool:
+    """Whether this is one of several processes that train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

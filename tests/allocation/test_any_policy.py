@@ -1,0 +1,270 @@
+"""What holds for every policy: files in mid-training, modes, partial masks, resuming, refusals."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from expandermask import MaskPlan
+from expandermask.adapters import (
+    AdapterConfig,
+    attach,
+    detach,
+    export_peft,
+    import_peft,
+    load_adapter,
+    merge,
+    save_adapter,
+    unmerge,
+)
+from expandermask.adapters.attachment import attachment
+from expandermask.allocation import (
+    AdaLoRA,
+    ALoRA,
+    DiffoRA,
+    Policy,
+    ROLoRA,
+    SaLoRA,
+    SoRA,
+    plan_of_ranks,
+    uniform_ranks,
+)
+from expandermask.errors import AdapterError, InvalidInputError
+from tests.allocation.models import SHAPES, adapters, backward, data, net
+
+STEPS = 16
+
+
+def minus_mse(model: nn.Module) -> float:
+    x, y = data(99)
+    return -float(nn.functional.mse_loss(model(x), y).detach())
+
+
+def mse(model: nn.Module, batch: Any) -> torch.Tensor:
+    return nn.functional.mse_loss(model(batch[0]), batch[1])
+
+
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "AdaLoRA": lambda: AdaLoRA(target_rank=2, total_steps=STEPS, final_steps=3),
+    "SoRA": lambda: SoRA(strength=2.0),
+    "SaLoRA": lambda: SaLoRA(target_density=0.5, start_step=1, end_step=12),
+    "ALoRA": lambda: ALoRA(
+        score=minus_mse, start_rank=2, first_steps=4, recovery_steps=3, rounds=3, pruned=1
+    ),
+    "ROLoRA": lambda: ROLoRA(target_rank=3, total_steps=STEPS),
+    "DiffoRA": lambda: DiffoRA(validation=[data(90)], search_steps=6, select_rate=1.0, loss=mse),
+}
+
+
+def part_of_masks() -> MaskPlan:
+    """Masks of rank 6 of which module "0" has ranks 3 to 5 and module "2" the first two."""
+    full = MaskPlan.for_shapes(SHAPES, r=6, left_degree=6, rng=0)
+    masks = {}
+    for place, kept in (("0", slice(3, 6)), ("2", slice(0, 2))):
+        ones = [g.mask() * 0 for g in (full[place].a, full[place].b)]
+        for mask in ones:
+            mask[:, kept] = 1
+        masks[place] = tuple(ones)
+    return MaskPlan.from_masks(masks, rng=0)
+
+
+def with_partial_masks() -> nn.Sequential:
+    model = net(4)
+    detach(model)
+    attach(model, part_of_masks())
+    return model
+
+
+def train(model: nn.Module, policy: Policy, steps: range, optimizer: Any = None) -> Any:
+    optimizer = optimizer or torch.optim.AdamW(policy.groups(lr=1e-2))
+    policy.follow(optimizer)
+    for step in steps:
+        optimizer.zero_grad()
+        backward(model, policy, seed=step)
+        policy.after_backward(step)
+        optimizer.step()
+        policy.after_step(step)
+    return optimizer
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_terms_without_entries_are_never_counted(name: str) -> None:
+    model = with_partial_masks()
+    policy = POLICIES[name]()
+    policy.attach(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    policy.follow(optimizer)
+    for step in range(STEPS):
+        train(model, policy, range(step, step + 1), optimizer)
+        ranks, active = policy.ranks(), policy.active()
+        assert ranks["0"] <= 3
+        assert ranks["2"] <= 2
+        assert not active["0"][:3].any()
+        assert not active["2"][2:].any()
+    if name in ("ALoRA", "ROLoRA"):  # of the second module there are two at most, and both take it
+        assert 1 <= policy._terms.exists.sum() <= {"ALoRA": 4, "ROLoRA": 5}[name]
+    if name == "SaLoRA":
+        assert isinstance(policy, SaLoRA)
+        expected, realised = policy.density()
+        assert abs(expected - realised) < 0.01
+    before = model(data(3)[0]) if name != "SaLoRA" else model.eval()(data(3)[0])
+    policy.finish()
+    torch.testing.assert_close(model(data(3)[0]), before, rtol=1e-5, atol=1e-6)
+
+
+def test_fixed_ranks_are_those_that_masks_have() -> None:
+    plan = part_of_masks()
+    assert uniform_ranks(plan, 9) == {"0": 3, "2": 2}
+    found = plan_of_ranks(plan, {"0": 2, "2": 1})
+    assert {n: pair.used_ranks.tolist() for n, pair in found.items()} == {"0": [3, 4], "2": [0]}
+
+
+@pytest.mark.parametrize("step", [3, 8, STEPS])
+@pytest.mark.parametrize("name", POLICIES)
+def test_files_and_merging_have_the_evaluating_model(name: str, step: int, tmp_path: Path) -> None:
+    model = net(6)
+    policy = POLICIES[name]()
+    policy.attach(model)
+    train(model, policy, range(step))
+    x = data(3)[0]
+    for mode in (True, False):  # in either mode; the model's output is that of evaluation
+        model.train(mode)
+        save_adapter(model, tmp_path / f"own-{mode}")
+        export_peft(model, tmp_path / f"peft-{mode}")
+        deltas = {n: own.delta() for n, own in adapters(model).items()}
+        merge(model)
+        merged = model(x)
+        unmerge(model)
+        model.eval()
+        expected = model(x)
+        torch.testing.assert_close(merged, expected, rtol=1e-5, atol=1e-6)
+        for n, own in adapters(model).items():
+            assert torch.equal(own.delta(), deltas[n])
+        for load, folder in ((load_adapter, "own"), (import_peft, "peft")):
+            fresh = net(6)
+            detach(fresh)
+            load(fresh, tmp_path / f"{folder}-{mode}")
+            torch.testing.assert_close(fresh.eval()(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_adapter_of_which_a_module_has_nothing_left_is_saved_and_loaded(tmp_path: Path) -> None:
+    model = net(5)
+    policy = ALoRA(score=minus_mse, start_rank=2, first_steps=1, recovery_steps=1, pruned=2)
+    policy.attach(model)
+    policy.importance = lambda: {"0": {0: 0.0, 1: 0.1}, "2": {0: 1.0, 1: 2.0}}
+    train(model, policy, range(1))
+    assert policy.ranks() == {"0": 0, "2": 4}
+    save_adapter(model, tmp_path)
+    fresh = net(5)
+    detach(fresh)
+    load_adapter(fresh, tmp_path)
+    x = data(3)[0]
+    torch.testing.assert_close(fresh(x), model(x))
+    for own in adapters(model).values():
+        own.values_b.data.zero_()
+    load_adapter(model, tmp_path)  # onto the adapter it came from
+    torch.testing.assert_close(fresh(x), model(x))
+    empty = copy.deepcopy(attachment(model).adapters["default"].plan).without_empty()
+    assert list(empty) == ["2"]
+
+
+@pytest.mark.parametrize("name", ["ALoRA", "ROLoRA", "DiffoRA"])
+def test_parameters_are_not_exchanged_behind_an_optimizers_back(name: str) -> None:
+    model = net(6)
+    policy = POLICIES[name]()
+    policy.attach(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+
+    def run() -> None:
+        for step in range(STEPS):
+            backward(model, policy, seed=step)
+            policy.after_backward(step)
+            optimizer.step()
+            policy.after_step(step)
+
+    with pytest.raises(AdapterError, match=r"call follow\(optimizer\)"):
+        run()
+
+
+@pytest.mark.parametrize("name", ["ALoRA", "ROLoRA", "DiffoRA"])
+def test_several_processes_are_refused_where_parameters_are_exchanged(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("expandermask.allocation.policy.several_processes", lambda: True)
+    with pytest.raises(AdapterError, match=f"{name} exchanges parameters in the middle"):
+        POLICIES[name]().attach(net(6))
+    POLICIES["AdaLoRA"]().attach(net(6))
+
+
+def test_a_state_of_the_search_goes_onto_a_policy_that_has_selected() -> None:
+    saved = []
+    model = net(6)
+    policy = DiffoRA(validation=[data(90)], search_steps=4, select_rate=0.5, share_rank=2, loss=mse)
+    with pytest.raises(InvalidInputError, match="selects no module"):
+        policy.attach(net(6))  # two layers of one module each
+    policy = POLICIES["DiffoRA"]()
+    policy.attach(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    for step in range(10):
+        if step == 3:
+            saved = copy.deepcopy([policy.state_dict(), model.state_dict()])
+        train(model, policy, range(step, step + 1), optimizer)
+    policy.load_state_dict(saved[0])
+    model.load_state_dict(saved[1])
+    assert all(policy.modules().values())
+    assert [float(own.module_gate) for own in adapters(model).values()] == [1.0, 1.0]
+    train(model, policy, range(3, 10), optimizer)
+
+
+def test_masked_gates_are_zero_whatever_they_were() -> None:
+    for importance in ("smoothed", "magnitude"):
+        model = net(4)
+        policy = AdaLoRA(target_rank=1, total_steps=5, importance=importance)
+        policy.attach(model)
+        gates = [own.rank_gate for own in adapters(model).values()]
+        for gate in gates:
+            gate.data.fill_(1.0)
+        gates[0].data[2], gates[1].data[1] = float("nan"), float("inf")
+        policy.after_step(4)
+        assert sum(policy.ranks().values()) == 2
+
+
+def test_settings_that_would_leave_nothing_are_told_or_raised_to_one_term() -> None:
+    model = net(4)
+    policy = ROLoRA(target_rank=0.5, total_steps=8)
+    policy.attach(model)
+    train(model, policy, range(8))
+    assert sum(policy.finish().values()) == 1
+    with pytest.raises(InvalidInputError, match=r"target_density must be at least 0\.11"):
+        SaLoRA(target_density=0.05, start_step=0, end_step=3).attach(net(4))
+
+
+def test_training_starts_anew_with_the_optimizers_first_step_and_embeddings_values() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 8))
+    attach(model, AdapterConfig(r=4, left_degree=4, target_modules=["0", "1"]), rng=0)
+    fresh = {n: own.values_b.detach().clone() for n, own in adapters(model).items()}
+    ids, y = torch.arange(20), torch.randn(20, 8)
+    policy = DiffoRA(
+        validation=[(ids, y)],
+        search_steps=5,
+        select_rate=1.0,
+        loss=lambda m, b: mse(m, (b[0], b[1])),
+    )
+    policy.attach(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    policy.follow(optimizer)
+    for step in range(5):
+        optimizer.zero_grad()
+        mse(model, (ids, y)).backward()
+        optimizer.step()
+        policy.after_step(step)
+    for name, own in adapters(model).items():
+        assert not optimizer.state[own.values_b]
+        assert torch.equal(own.values_b, fresh[name])
