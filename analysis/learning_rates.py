@@ -15,9 +15,9 @@ from analysis.methods import build, method
 GRID = {
     "LoRA": (5e-4, 1e-3, 2e-3, 4e-3),
     "DoRA": (5e-4, 1e-3, 2e-3, 4e-3),
-    "AdaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
-    "LoRA+": (6e-5, 1.25e-4, 2.5e-4, 5e-4),
-    "VeRA": (2.5e-3, 5e-3, 1e-2, 2e-2),
+    "AdaLoRA": (8e-3, 1.6e-2, 3.2e-2, 6.4e-2),
+    "LoRA+": (1.25e-4, 2.5e-4, 5e-4, 1e-3),
+    "VeRA": (1e-2, 2e-2, 4e-2, 8e-2),
     "Partial-LoRA": (1.25e-3, 2.5e-3, 5e-3, 1e-2),
     "XoRA": (2.5e-3, 5e-3, 1e-2, 2e-2),
 }
