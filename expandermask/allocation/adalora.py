@@ -30,8 +30,8 @@ _DEVIATION = 0.02
 class AdaLoRA(Policy):
     """Rank gates lambda, masked after every step to the b(t) most important of all terms.
 
-    The importance of an entry w of A, B or lambda is ``I = |w dL/dw|`` ("sensitivity"), or, smoothed
-    over steps, Ibar * Ubar with ``Ibar = beta1 Ibar + (1 - beta1) I`` and ``Ubar = beta2 Ubar +
+    The importance of an entry w of A, B or lambda is ``I = |w dL/dw|`` ("sensitivity"), or smoothed
+    over steps, Ibar * Ubar, with ``Ibar = beta1 Ibar + (1 - beta1) I`` and ``Ubar = beta2 Ubar +
     (1 - beta2) |I - Ibar|`` ("smoothed"). A term's is that of its lambda plus the means over its
     entries of A and of B; with "magnitude" it is the size of lambda alone. A masked term has lambda
     0, keeps its vectors, and comes back when it ranks among the best again. In the last
