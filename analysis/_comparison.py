@@ -29,6 +29,7 @@ class Comparison:
     reference: str | None = None
     """The arm that the others are compared with, seed by seed."""
     x_label: str = ""
+    y_label: str = "test accuracy, %"
     quick: tuple[str, ...] = ()
     """Arms of the quick mode; the first of them is the smoke mode's. All, if empty."""
     seeds: int = 3
@@ -106,7 +107,7 @@ class Comparison:
         if self.log_x:
             ax.set_xscale("log")
         ax.set_xlabel(self.x_label)
-        ax.set_ylabel("test accuracy, %")
+        ax.set_ylabel(self.y_label)
         ax.legend(frameon=False, fontsize="small")
 
     def _rows(self, ax: Any, accuracy: Mapping[str, list[float]]) -> None:

@@ -15,9 +15,9 @@ from analysis.methods import build, method
 GRID = {
     "LoRA": (5e-4, 1e-3, 2e-3, 4e-3),
     "DoRA": (5e-4, 1e-3, 2e-3, 4e-3),
-    "AdaLoRA": (8e-3, 1.6e-2, 3.2e-2, 6.4e-2),
+    "AdaLoRA": (1.6e-2, 3.2e-2, 6.4e-2, 1.28e-1),
     "LoRA+": (1.25e-4, 2.5e-4, 5e-4, 1e-3),
-    "VeRA": (1e-2, 2e-2, 4e-2, 8e-2),
+    "VeRA": (2e-2, 4e-2, 8e-2, 1.6e-1),
     "Partial-LoRA": (1.25e-3, 2.5e-3, 5e-3, 1e-2),
     "XoRA": (2.5e-3, 5e-3, 1e-2, 2e-2),
 }
@@ -44,6 +44,7 @@ _COMPARISON = Comparison(
     },
     build=build,
     x_label="learning rate (LoRA+: of A)",
+    y_label="validation accuracy, %",
     quick=tuple(f"{kind}, {GRID[kind][1]:g}" for kind in ("VeRA", "LoRA+", "DoRA", "AdaLoRA")),
     seeds=2,
     log_x=True,

@@ -11,13 +11,13 @@ from analysis._study import Settings
 
 R = 16
 RATES = {
-    "LoRA": 1e-3,
+    "LoRA": 2e-3,
     "Partial-LoRA": 5e-3,
-    "XoRA": 5e-3,
-    "VeRA": 5e-3,
-    "LoRA+": 2.5e-4,
-    "DoRA": 1e-3,
-    "AdaLoRA": 2e-3,
+    "XoRA": 1e-2,
+    "VeRA": 8e-2,
+    "LoRA+": 5e-4,
+    "DoRA": 2e-3,
+    "AdaLoRA": 6.4e-2,
 }
 """The learning rate of each, as the study `learning_rates` found it on validation snippets."""
 

@@ -66,6 +66,16 @@ def test_committed_records_are_full_and_of_todays_runs(path: Path) -> None:
     assert path.with_suffix(".png").exists()
 
 
+def test_methods_have_the_best_rates_that_were_found() -> None:
+    """Of the committed record of `learning_rates`; dense LoRA has its best everywhere."""
+    from analysis import methods
+    from analysis._task import LEARNING_RATES
+
+    record = json.loads((RESULTS / "learning_rates.json").read_text(encoding="utf-8"))
+    assert record["summary"]["best"] == methods.RATES
+    assert LEARNING_RATES["dense"] == methods.RATES["LoRA"]
+
+
 @pytest.mark.parametrize("name", ["equal_sparsity", "partial_sources"])
 def test_a_run_again_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     own = study(name)
