@@ -33,15 +33,15 @@ from expandermask.allocation import (
 from expandermask.importance import gradient_norms
 
 RATES = {
-    "LoRA": 1e-3,
-    "AdaLoRA": 1e-2,
-    "SoRA": 1e-3,
-    "SaLoRA": 1e-3,
-    "ALoRA": 1e-3,
-    "ROLoRA": 1e-2,
-    "DiffoRA": 1e-3,
+    "LoRA": 2e-3,
+    "AdaLoRA": 4e-2,
+    "SoRA": 2e-3,
+    "SaLoRA": 2e-3,
+    "ALoRA": 2e-3,
+    "ROLoRA": 4e-2,
+    "DiffoRA": 2e-3,
 }
-"""The learning rate of each, as the study `allocation_rates` found it on validation snippets."""
+"""The learning rate of each; to be those that the study `allocation_rates` finds best."""
 VALIDATION = 64
 """Held-out snippets that ALoRA scores terms on, and DiffoRA draws its batches from."""
 

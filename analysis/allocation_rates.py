@@ -16,13 +16,13 @@ from analysis.learning_rates import best
 
 R = 8
 GRID = {
-    "LoRA": (5e-4, 1e-3, 2e-3, 4e-3),
-    "AdaLoRA": (2.5e-3, 5e-3, 1e-2, 2e-2),
-    "SoRA": (5e-4, 1e-3, 2e-3, 4e-3),
-    "SaLoRA": (5e-4, 1e-3, 2e-3, 4e-3),
-    "ALoRA": (5e-4, 1e-3, 2e-3, 4e-3),
-    "ROLoRA": (2.5e-3, 5e-3, 1e-2, 2e-2),
-    "DiffoRA": (5e-4, 1e-3, 2e-3, 4e-3),
+    "LoRA": (1e-3, 2e-3, 3e-3, 4e-3),
+    "AdaLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
+    "SoRA": (1e-3, 2e-3, 4e-3, 8e-3),
+    "SaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
+    "ALoRA": (1e-3, 2e-3, 4e-3, 8e-3),
+    "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
+    "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3),
 }
 
 
@@ -48,7 +48,8 @@ _COMPARISON = Comparison(
     },
     build=build,
     x_label="learning rate",
-    quick=("AdaLoRA, 0.01", "SaLoRA, 0.001", "DiffoRA, 0.001"),
+    y_label="validation accuracy, %",
+    quick=("AdaLoRA, 0.04", "SaLoRA, 0.002", "DiffoRA, 0.002"),
     seeds=2,
     log_x=True,
 )
