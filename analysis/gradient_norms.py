@@ -51,7 +51,7 @@ def draw(record: dict[str, Any]) -> Any:
     """A line over the layers for each kind of module."""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
+    figure, ax = plt.subplots(figsize=(9, 4.4), layout="constrained")
     draw_norms(mean_norms(record["runs"]), ax, title=record["question"])
     return figure
 

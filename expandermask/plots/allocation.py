@@ -204,5 +204,5 @@ def gradient_norms(norms: Mapping[str, float], ax: Axes | None = None, *, title:
     ax.set_xlabel("layer")
     ax.set_ylabel("norm of the gradient")
     ax.set_title(title, loc="left")
-    ax.legend(fontsize="small", frameon=False)
+    ax.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
