@@ -202,7 +202,7 @@ def generalisation_bound(
     n, chance = len(targets), math.sqrt(math.log(1 / delta) / len(targets))
     exact = float(((vectors.T @ targets) ** 2 / values).sum())
     loose = float(targets @ targets / values[0])
-    return tuple(constant * math.sqrt(q / n) + chance for q in (exact, loose))  # type: ignore[return-value]
+    return constant * math.sqrt(exact / n) + chance, constant * math.sqrt(loose / n) + chance
 
 
 def _both_active(x: Floats, gates: Floats, w0: Floats) -> Floats:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, attach
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.allocation import Policy
 from expandermask.masks import MaskPlan, balanced, partial_plan
 
 SHAPES = {"0": (6, 8), "2": (5, 6)}
@@ -50,3 +52,16 @@ def backward(model: nn.Module, policy: object, seed: int = 0) -> None:
     x, y = data(seed, dtype=next(model.parameters()).dtype)
     loss = nn.functional.mse_loss(model(x), y) + policy.loss()
     loss.backward()
+
+
+def train(model: nn.Module, policy: Policy, steps: range, optimizer: Any = None) -> Any:
+    """The plain loop, over batches that the step's number fixes; gives the optimizer."""
+    optimizer = optimizer or torch.optim.AdamW(policy.groups(lr=1e-2))
+    policy.follow(optimizer)
+    for step in steps:
+        optimizer.zero_grad()
+        backward(model, policy, seed=step)
+        policy.after_backward(step)
+        optimizer.step()
+        policy.after_step(step)
+    return optimizer

@@ -19,7 +19,7 @@ from expandermask.adapters import merge
 from expandermask.allocation import AdaLoRA
 from expandermask.allocation.orthogonality import orthogonality
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
-from tests.allocation.models import MASKS, adapters, backward, net
+from tests.allocation.models import MASKS, adapters, backward, net, train
 
 
 def policy_of(model: nn.Module, **changes: Any) -> AdaLoRA:
@@ -27,17 +27,6 @@ def policy_of(model: nn.Module, **changes: Any) -> AdaLoRA:
     policy = AdaLoRA(**asked)
     policy.attach(model)
     return policy
-
-
-def train(model: nn.Module, policy: AdaLoRA, steps: range, optimizer: Any = None) -> Any:
-    optimizer = optimizer or torch.optim.AdamW(policy.groups(lr=1e-2))
-    for step in steps:
-        optimizer.zero_grad()
-        backward(model, policy, seed=step)
-        policy.after_backward(step)
-        optimizer.step()
-        policy.after_step(step)
-    return optimizer
 
 
 def slow_scores(history: list[dict[str, tuple[np.ndarray, ...]]], policy: AdaLoRA) -> np.ndarray:

@@ -15,7 +15,7 @@ from expandermask.adapters import detach
 from expandermask.allocation import ALoRA, minus_loss
 from expandermask.allocation.alora import Score
 from expandermask.errors import AdapterError, InvalidInputError
-from tests.allocation.models import MASKS, adapters, backward, data, net
+from tests.allocation.models import MASKS, adapters, backward, data, net, train
 
 
 def minus_mse(model: nn.Module) -> float:
@@ -29,17 +29,6 @@ def policy_of(model: nn.Module, score: Score = minus_mse, **changes: Any) -> ALo
     policy.attach(model)
     policy.follow(torch.optim.AdamW(policy.groups(lr=1e-2)))
     return policy
-
-
-def train(model: nn.Module, policy: ALoRA, steps: range, optimizer: Any = None) -> Any:
-    optimizer = optimizer or torch.optim.AdamW(policy.groups(lr=1e-2))
-    policy.follow(optimizer)
-    for step in steps:
-        optimizer.zero_grad()
-        backward(model, policy, seed=step)
-        optimizer.step()
-        policy.after_step(step)
-    return optimizer
 
 
 @pytest.mark.parametrize("masks", MASKS)

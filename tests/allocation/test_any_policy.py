@@ -36,7 +36,7 @@ from expandermask.allocation import (
     uniform_ranks,
 )
 from expandermask.errors import AdapterError, InvalidInputError
-from tests.allocation.models import SHAPES, adapters, backward, data, net
+from tests.allocation.models import SHAPES, adapters, backward, data, net, train
 
 STEPS = 16
 
@@ -79,18 +79,6 @@ def with_partial_masks() -> nn.Sequential:
     detach(model)
     attach(model, part_of_masks())
     return model
-
-
-def train(model: nn.Module, policy: Policy, steps: range, optimizer: Any = None) -> Any:
-    optimizer = optimizer or torch.optim.AdamW(policy.groups(lr=1e-2))
-    policy.follow(optimizer)
-    for step in steps:
-        optimizer.zero_grad()
-        backward(model, policy, seed=step)
-        policy.after_backward(step)
-        optimizer.step()
-        policy.after_step(step)
-    return optimizer
 
 
 @pytest.mark.parametrize("name", POLICIES)

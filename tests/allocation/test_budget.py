@@ -51,7 +51,10 @@ def test_with_caps_the_sum_is_exact_and_no_cap_is_passed(
     # Each is within one of min(cap, factor * weight), the factor found here by bisection.
     if total < room:
         low, high = 0.0, 1.0
-        level = lambda f: sum(min(c, f * w) for c, w in zip(caps, weights, strict=True))  # noqa: E731
+
+        def level(factor: float) -> float:
+            return sum(min(c, factor * w) for c, w in zip(caps, weights, strict=True))
+
         while level(high) < total:
             high *= 2
         for _ in range(200):

@@ -105,7 +105,10 @@ def test_a_run_stopped_and_resumed_gives_the_same_bits(
     name: str, small: bool, tmp_path: Path
 ) -> None:
     make = POLICIES[name]
-    beside = lambda: (AdapterCallback(),) if small else ()  # noqa: E731
+
+    def beside() -> tuple[Any, ...]:
+        return (AdapterCallback(),) if small else ()
+
     whole_policy = make()
     whole = trained(tmp_path / "whole", whole_policy, beside=beside())
     saving = {"save_strategy": "steps", "save_steps": 4}

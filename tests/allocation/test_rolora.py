@@ -14,7 +14,7 @@ from expandermask.adapters.attachment import attachment
 from expandermask.allocation import AdaLoRA, ROLoRA, SoRA
 from expandermask.allocation import rolora as module_under_test
 from expandermask.errors import InvalidInputError
-from tests.allocation.models import MASKS, adapters, backward, data, net
+from tests.allocation.models import MASKS, adapters, backward, data, net, train
 
 
 def sora(target_rank: float, steps: int) -> SoRA:
@@ -28,18 +28,6 @@ def policy_of(model: nn.Module, **changes: Any) -> ROLoRA:
     policy = ROLoRA(**({"target_rank": 3, "total_steps": 24} | changes))
     policy.attach(model)
     return policy
-
-
-def train(model: nn.Module, policy: ROLoRA, steps: range, optimizer: Any = None) -> Any:
-    optimizer = optimizer or torch.optim.AdamW(policy.groups(lr=1e-2))
-    policy.follow(optimizer)
-    for step in steps:
-        optimizer.zero_grad()
-        backward(model, policy, seed=step)
-        policy.after_backward(step)
-        optimizer.step()
-        policy.after_step(step)
-    return optimizer
 
 
 def trained_terms(model: nn.Module, optimizer: Any) -> int:

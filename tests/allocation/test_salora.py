@@ -15,24 +15,13 @@ from torch import nn
 from expandermask.allocation import SaLoRA
 from expandermask.allocation.salora import HardConcrete
 from expandermask.errors import AdapterError, InvalidInputError
-from tests.allocation.models import MASKS, adapters, backward, data, net
+from tests.allocation.models import MASKS, adapters, backward, data, net, train
 
 
 def policy_of(model: nn.Module, **changes: Any) -> SaLoRA:
     policy = SaLoRA(**({"target_density": 0.5, "start_step": 5, "end_step": 90} | changes))
     policy.attach(model)
     return policy
-
-
-def train(model: nn.Module, policy: SaLoRA, steps: range, optimizer: Any = None) -> Any:
-    optimizer = optimizer or torch.optim.AdamW(policy.groups(lr=1e-2))
-    for step in steps:
-        optimizer.zero_grad()
-        backward(model, policy, seed=step)
-        policy.after_backward(step)
-        optimizer.step()
-        policy.after_step(step)
-    return optimizer
 
 
 def gates(model: nn.Module) -> torch.Tensor:

@@ -23,7 +23,10 @@ NUMBERS = st.floats(-8, 8, width=32)
 def test_soft_threshold_is_the_proximal_operator(numbers: list[float], xi: float) -> None:
     x = torch.tensor(numbers, dtype=torch.float64)
     found = soft_threshold(x, xi)
-    objective = lambda y: (y - x).square() / 2 + xi * y.abs()  # noqa: E731
+
+    def objective(y: torch.Tensor) -> torch.Tensor:
+        return (y - x).square() / 2 + xi * y.abs()
+
     for other in (
         torch.zeros_like(x),
         x,
