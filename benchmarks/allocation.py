@@ -13,7 +13,9 @@ turns within each round; every turn runs the step twice and counts the second.
 - own: the same to this library's LoRA, which is the policy's own cost.
 
 Then, in wall time, what the phases cost that evaluate: a round of ALoRA, and DiffoRA's steps of the
-search, in steps of LoRA. Writes results/allocation.json.
+search, in steps of LoRA. And memory, over a whole short schedule that comes to half of RANK: the
+most bytes that trained values, their gradients and the optimizer's state ever have together, over
+those of LoRA of that rank. Writes results/allocation.json.
 """
 
 from __future__ import annotations
@@ -58,6 +60,8 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "ROLoRA": lambda: ROLoRA(target_rank=8, total_steps=4 * TOTAL),
     "DiffoRA": lambda: DiffoRA(validation=[batch()], search_steps=1, select_rate=0.5),
 }
+SHORT = 16
+"""Steps of the schedule whose memory is told."""
 BAR = 1.15
 """The most that a policy's step should be of a LoRA step, outside its evaluation phases."""
 
@@ -72,7 +76,12 @@ def main() -> None:
     cases = [(options.case[0], int(options.case[1]))] if options.case else CASES
     cases, rounds = (cases[:1], 3) if options.quick else (cases, 9)
     found = {
-        f"{size} r={r}": {"steps": steps(size, r, rounds), **phases(size, r)} for size, r in cases
+        f"{size} r={r}": {
+            "steps": steps(size, r, rounds),
+            **phases(size, r),
+            "bytes": most_bytes(size, r // 2),
+        }
+        for size, r in cases
     }
     write_record("allocation", {"rounds": rounds, "bar": BAR, "cases": found})
     for case, own in found.items():
@@ -84,6 +93,9 @@ def main() -> None:
         print_table(("arm", "seconds", "step", "own"), rows)
         for phase, steps_of_lora in own["phases"].items():
             print(f"{phase}: {steps_of_lora:.1f} steps of LoRA")
+        lora = own["bytes"]["LoRA"]
+        for arm, most in own["bytes"].items():
+            print(f"{arm}: at most {most / 1e6:.2f} MB trained, {most / lora:.3f} of LoRA")
 
 
 def steps(size: str, r: int, rounds: int) -> dict[str, dict[str, Any]]:
@@ -183,6 +195,52 @@ def phases(size: str, r: int) -> dict[str, dict[str, float]]:
             "a step of DiffoRA's search, beside the model's own": search / lora,
         }
     }
+
+
+def most_bytes(size: str, target: int) -> dict[str, int]:
+    """The most that is ever held to train, of LoRA and of policies that come to the same ranks."""
+    arms: dict[str, tuple[int, Callable[[], Policy] | None]] = {
+        "LoRA": (target, None),
+        "AdaLoRA": (
+            target + target // 2,
+            lambda: AdaLoRA(target_rank=target, total_steps=SHORT, final_steps=SHORT // 4),
+        ),
+        "SoRA": (target + target // 2, lambda: SoRA(strength=0.1)),
+        "ROLoRA": (2 * target, lambda: ROLoRA(target_rank=target, total_steps=SHORT)),
+    }
+    return {arm: most_held(size, r, make) for arm, (r, make) in arms.items()}
+
+
+def most_held(size: str, r: int, make: Callable[[], Policy] | None) -> int:
+    """Bytes of values, gradients and optimizer state, at their most over a short schedule."""
+    model, inputs, most = with_adapters(size, r), batch(), 0
+    policy = None if make is None else make()
+    if policy is None:
+        optimizer = adamw([p for p in model.parameters() if p.requires_grad])
+    else:
+        policy.attach(model)
+        optimizer = adamw(policy.groups(lr=1e-4))
+        policy.follow(optimizer)
+    for step in tqdm(range(SHORT), desc=f"{size}, r={r}: bytes", unit="step"):
+        optimizer.zero_grad()
+        loss = model(**inputs).loss
+        (loss if policy is None else loss + policy.loss()).backward()
+        if policy is not None:
+            policy.after_backward(step)
+        optimizer.step()
+        most = max(most, held_bytes(optimizer))
+        if policy is not None:
+            policy.after_step(step)
+            most = max(most, held_bytes(optimizer))
+    return most
+
+
+def held_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Of the parameters that an optimizer trains, of their gradients, and of its own state."""
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in trained if p.grad is not None]
+    state = [t for kept in optimizer.state.values() for t in kept.values()]
+    return sum(t.nbytes for t in (*trained, *gradients, *state))
 
 
 def seconds_of(call: Callable[[], object]) -> float:
