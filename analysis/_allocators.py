@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis._arms import Arm, of_plan
+from analysis._arms import Arm
 from analysis._sparsity import probed
 from analysis._study import Settings
-from analysis._task import held_out, shapes
+from analysis._task import LORA_ALPHA, adapted, held_out, shapes
 from expandermask import MaskPlan
 from expandermask.allocation import (
     AdaLoRA,
@@ -27,9 +27,10 @@ from expandermask.allocation import (
     SoRA,
     minus_loss,
     plan_of_ranks,
-    ranks_by_weight,
-    uniform_ranks,
+    share,
 )
+from expandermask.allocation.static import used_ranks
+from expandermask.demo.training import Schedule
 from expandermask.importance import gradient_norms
 
 RATES = {
@@ -51,9 +52,9 @@ def dense_plan(r: int, seed: int) -> MaskPlan:
     return MaskPlan.for_shapes(shapes(), r=r, left_degree=r, rng=seed)
 
 
-def fixed(plan: MaskPlan, rate: float = RATES["LoRA"]) -> Arm:
+def fixed(plan: MaskPlan, rate: float = RATES["LoRA"], *, lora_alpha: float = LORA_ALPHA) -> Arm:
     """LoRA, or what is left of it, with ranks fixed before training."""
-    return replace(of_plan(plan), learning_rate=rate)
+    return Arm(lambda model: adapted(model, plan, lora_alpha), rate)
 
 
 def lora_of_rank(r: int, seed: int, rate: float = RATES["LoRA"]) -> Arm:
@@ -62,24 +63,27 @@ def lora_of_rank(r: int, seed: int, rate: float = RATES["LoRA"]) -> Arm:
 
 
 def by_gradient_norm(r: int, settings: Settings) -> Arm:
-    """Ranks shared out by gradient norms on held-out snippets, at most 4 r each."""
-    full = dense_plan(4 * r, settings["seed"])
+    """Values shared out by gradient norms on held-out snippets, at most 4 r ranks each."""
     norms = gradient_norms(probed(settings["mode"]), labelled(VALIDATION), tuple(shapes()))
-    return fixed(plan_of_ranks(full, ranks_by_weight(full, norms, r * len(full))))
+    return by_weight(norms, r, settings["seed"])
 
 
 def at_random(r: int, settings: Settings) -> Arm:
-    """Ranks shared out by weights drawn at random (exponential), at most 4 r each."""
-    full = dense_plan(4 * r, settings["seed"])
-    drawn = np.random.default_rng(settings["seed"]).exponential(size=len(full))
-    weights = dict(zip(full, map(float, drawn), strict=True))
-    return fixed(plan_of_ranks(full, ranks_by_weight(full, weights, r * len(full))))
+    """Values shared out by weights drawn at random (exponential), at most 4 r ranks each."""
+    drawn = np.random.default_rng(settings["seed"]).exponential(size=len(shapes()))
+    return by_weight(dict(zip(shapes(), map(float, drawn), strict=True)), r, settings["seed"])
 
 
-def uniform(r: int, total: int, seed: int) -> Arm:
-    """``total`` ranks spread evenly."""
-    full = dense_plan(r, seed)
-    return fixed(plan_of_ranks(full, uniform_ranks(full, total)))
+def by_weight(weights: dict[str, float], r: int, seed: int) -> Arm:
+    """About as many values as LoRA of rank r, ranks in proportion to weights, at most 4 r.
+
+    A module of rank m has the scale lora_alpha / sqrt(r m), as if its degree were m of rank r, so
+    that one of rank r has LoRA's.
+    """
+    full = dense_plan(4 * r, seed)
+    sizes = {name: d + k for name, (d, k) in shapes().items()}
+    ranks = share(weights, r * sum(sizes.values()), caps=used_ranks(full), costs=sizes)
+    return fixed(plan_of_ranks(full, ranks), lora_alpha=LORA_ALPHA * 2)
 
 
 def allocator(kind: str, r: int, settings: Settings, rate: float | None = None) -> Arm:
@@ -95,8 +99,9 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
         return AdaLoRA(
             target_rank=r, total_steps=steps, warmup_steps=steps // 10, final_steps=steps // 3
         )
-    if kind == "SoRA":  # closes gates of size 1/2 or less, about four in ten
-        return SoRA(strength=0.5 / (rate * max(1, steps)))
+    if kind == "SoRA":  # of normal gates a third are of size 0.43 or less
+        factors = [Schedule(rate, 1, 1).factor(step, steps) for step in range(steps)]
+        return SoRA(strength=0.43 / (rate * sum(factors)))
     if kind == "SaLoRA":
         return SaLoRA(
             target_density=0.5,

@@ -6,8 +6,10 @@ along, on the same 36 linear layers of the encoder.
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -97,6 +99,11 @@ def expander(r: int, left_degree: int, seed: int, method: str = "auto") -> Arm:
     return of_plan(plan)
 
 
+def matched_rate(r: int, left_degree: int) -> float:
+    """The learning rate at which an update under "matched" scaling is as large as LoRA's."""
+    return LEARNING_RATES["dense"] * math.sqrt(r / left_degree)
+
+
 def bernoulli_elements(r: int, density: float, seed: int) -> Arm:
     """Every entry kept with one probability."""
     densities = balanced(shapes(), density)
@@ -142,7 +149,7 @@ def partial_variant(settings: Settings) -> Arm:
     own = None
     if select != "bernoulli":
         own = scores(settings["source"], settings["mode"], 0)
-        own = continuous(own) if settings.get("flow") else own
+        own = continuous(own, following(own)) if settings.get("flow") else own
     return row_column(
         select,
         derived(settings),
@@ -151,6 +158,28 @@ def partial_variant(settings: Settings) -> Arm:
         own_scores=own,
         temperature=settings.get("temperature", 1.0),
     )
+
+
+def following(own: Mapping[str, Any]) -> dict[str, str]:
+    """For each of these layers that another reads directly, that one.
+
+    Queries and keys meet only each other. What a block gives is read by the next one's queries,
+    keys and values, of which the values are taken.
+    """
+    inner = {
+        "attention.self.value": "attention.output.dense",
+        "attention.output.dense": "intermediate.dense",
+        "intermediate.dense": "output.dense",
+    }
+    found: dict[str, str] = {}
+    for name in own:
+        stem, layer, kind = re.split(r"(?<=layer)\.(\d+)\.", name)
+        after = f"{stem}.{layer}.{inner[kind]}" if kind in inner else ""
+        if kind == "output.dense":
+            after = f"{stem}.{int(layer) + 1}.attention.self.value"
+        if after in own:
+            found[name] = after
+    return found
 
 
 def scheduled(schedule: str, density: float, r: int, seed: int) -> Arm:
@@ -192,7 +221,7 @@ def vera(rate: float) -> Arm:
 
 
 def adalora(r: int, rate: float, settings: Settings) -> Arm:
-    """PEFT's AdaLoRA, from one and a half times the rank down to it."""
+    """PEFT's AdaLoRA, from half as many ranks more, and one, down to ``r``."""
     batch = min(BATCH, max(1, settings["train"] // 4))
     steps = settings["epochs"] * -(-settings["train"] // batch)
     config = peft.AdaLoraConfig(

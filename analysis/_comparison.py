@@ -11,10 +11,12 @@ from torch import nn
 
 from analysis._arms import Arm, sized, train_arm
 from analysis._statistics import adjusted, mean_and_spread, paired
-from analysis._study import Mode, Run, Settings, Study
+from analysis._study import TRAINING, Mode, Run, Settings, Study
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "osD^v<>"
+MOST_TICKS = 8
+"""Up to so many values on a logarithmic axis each have a tick."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Comparison:
     reference: str | None = None
     """The arm that the others are compared with, seed by seed."""
     x_label: str = ""
+    x_is: str = ""
+    """A number of a run's result whose mean arms are drawn over, in place of ``x``."""
     y_label: str = "test accuracy, %"
     quick: tuple[str, ...] = ()
     """Arms of the quick mode; the first of them is the smoke mode's. All, if empty."""
@@ -39,7 +43,7 @@ class Comparison:
     pairs: tuple[tuple[str, str], ...] = ()
     """More arms to compare, the first with the second."""
     what: tuple[str, ...] = ()
-    """More numbers of a run to report the means of: of its result, or ``seconds``."""
+    """More numbers of a run to report the means of."""
 
     def runs(self, mode: Mode) -> list[Settings]:
         """Every arm over every seed."""
@@ -84,18 +88,23 @@ class Comparison:
         accuracy = by_arm(record["runs"], "accuracy")
         size = (7.0, 4.2) if self.x_label else (7.0, 1.3 + 0.34 * len(accuracy))
         figure, ax = plt.subplots(figsize=size, layout="constrained")
-        (self._curves if self.x_label else self._rows)(ax, accuracy)
+        if self.x_label:
+            self.curves(ax, record["runs"])
+        else:
+            self._rows(ax, accuracy)
         count = max(len(own) for own in accuracy.values())
         ax.set_title(f"{record['question']} ({count} seeds)", loc="left", fontsize="medium")
         return figure
 
-    def _curves(self, ax: Any, accuracy: Mapping[str, list[float]]) -> None:
+    def curves(self, ax: Any, found: list[Run]) -> None:
+        """A curve for each group of arms, every run a faint dot."""
+        accuracy, places = by_arm(found, "accuracy"), self._places(found)
         groups: dict[str, list[str]] = {}
         for label in accuracy:
             groups.setdefault(self.arms[label].get("group", label), []).append(label)
         for i, (group, labels) in enumerate(groups.items()):
             color, marker = COLORS[i % len(COLORS)], _MARKERS[i % len(_MARKERS)]
-            x = [self.arms[label].get("x") for label in labels]
+            x = [places[label] for label in labels]
             mean = [float(np.mean(accuracy[label])) for label in labels]
             if x[0] is None:  # an arm that lies on no axis: a line across
                 ax.axhline(mean[0], color=color, ls="--", lw=1, label=group)
@@ -106,9 +115,19 @@ class Comparison:
                 ax.plot([place] * len(own), own, marker, color=color, ms=3, alpha=0.4)
         if self.log_x:
             ax.set_xscale("log")
+            ticks = sorted({x for x in places.values() if x is not None})
+            if len(ticks) <= MOST_TICKS:
+                ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
+                ax.minorticks_off()
         ax.set_xlabel(self.x_label)
         ax.set_ylabel(self.y_label)
         ax.legend(frameon=False, fontsize="small")
+
+    def _places(self, found: list[Run]) -> dict[str, float | None]:
+        """Where every arm lies on the axis."""
+        if self.x_is:
+            return {arm: float(np.mean(own)) for arm, own in by_arm(found, self.x_is).items()}
+        return {label: own.get("x") for label, own in self.arms.items()}
 
     def _rows(self, ax: Any, accuracy: Mapping[str, list[float]]) -> None:
         for row, (label, own) in enumerate(accuracy.items()):
@@ -140,7 +159,7 @@ def by_arm(found: list[Run], what: str) -> dict[str, list[Any]]:
         groups.setdefault(run["settings"]["arm"], []).append(run)
     return {
         arm: [
-            r["seconds"] if what == "seconds" else r["result"][what]
+            r[what] if what == TRAINING else r["result"][what]
             for r in sorted(own, key=lambda r: r["settings"]["seed"])
         ]
         for arm, own in groups.items()

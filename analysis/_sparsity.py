@@ -27,6 +27,7 @@ from expandermask.importance.metrics import Metric
 from expandermask.masks import Scores
 
 METHODS = ("SVD", "SNIP", "IMP")
+AXES = ("rows", "columns")
 SHOTS: dict[Mode, int] = {"smoke": 4, "quick": 8, "full": 32}
 """Labelled snippets of each class in D_t."""
 KEPT = RESULTS / "runs" / "sparsity"
@@ -110,14 +111,26 @@ def right_minus_wrong(batches: list[dict[str, Tensor]]) -> Metric:
 def kept(method: str, mode: Mode, seed: int) -> dict[str, Any]:
     """The kept rows and columns of every module, highest scored first, as sorted lists."""
     found, ranked = sparsity(method, mode, seed), scores(method, mode, seed)
-    sets: dict[str, Any] = {}
-    for name, both in found.modules.items():
-        sets[name] = {}
-        for axis in ("rows", "columns"):
-            order = np.argsort(getattr(ranked[name], axis), kind="stable")
-            count = getattr(both, axis).kept
-            sets[name][axis] = sorted(map(int, order[len(order) - count :]))
-    return sets
+    return {
+        name: {axis: _last(getattr(ranked[name], axis), getattr(both, axis).kept) for axis in AXES}
+        for name, both in found.modules.items()
+    }
+
+
+def highest(method: str, mode: Mode, seed: int, share: float) -> dict[str, Any]:
+    """The same share of every module's rows and columns, highest scored first, as sorted lists."""
+    return {
+        name: {
+            axis: _last(getattr(both, axis), round(share * len(getattr(both, axis))))
+            for axis in AXES
+        }
+        for name, both in scores(method, mode, seed).items()
+    }
+
+
+def _last(scored: np.ndarray, count: int) -> list[int]:
+    order = np.argsort(scored, kind="stable")
+    return sorted(map(int, order[len(order) - count :]))
 
 
 def _exactly(names: tuple[str, ...]) -> str:

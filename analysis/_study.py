@@ -33,10 +33,12 @@ Mode = Literal["smoke", "quick", "full"]
 Settings = dict[str, Any]
 """What a run depends on, JSON-ready."""
 Run = dict[str, Any]
-"""``settings``, ``result`` and ``seconds`` of one run."""
+"""``settings``, ``result``, ``seconds`` and, of those that train, ``train_seconds`` of one run."""
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("expandermask", "numpy", "scipy", "torch", "transformers", "peft", "joblib")
+TRAINING = "train_seconds"
+"""What a result may have beside numbers that are the same every time; kept outside it."""
 FORMAT = "expandermask study"
 FORMAT_VERSION = 1
 
@@ -149,11 +151,9 @@ def _do_run(name: str, settings: Settings, file: Path) -> tuple[Path, Run]:
     study: Study = import_module(f"analysis.{name}").STUDY
     started = time.perf_counter()
     result = study.run(dict(settings))
-    return file, {
-        "settings": settings,
-        "result": result,
-        "seconds": round(time.perf_counter() - started, 2),
-    }
+    seconds = round(time.perf_counter() - started, 2)
+    times = {TRAINING: result.pop(TRAINING)} if TRAINING in result else {}
+    return file, {"settings": settings, "result": result, "seconds": seconds, **times}
 
 
 def _is_kept(settings: Settings, file: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from analysis._study import Mode
+from analysis._study import TRAINING, Mode
 from expandermask import MaskPlan
 from expandermask.adapters import AdapterConfig, attach
 from expandermask.allocation import Policy
@@ -40,7 +40,7 @@ SIZES: dict[Mode, dict[str, int]] = {
 }
 """What a training run does in every mode."""
 LEARNING_RATES = {"masked": 5e-3, "dense": 2e-3}
-"""Of sparse adapters and of dense LoRA: the best of each in the study `learning_rates`."""
+"""Of dense LoRA the best one in the study `learning_rates`, of sparse adapters Partial-LoRA's."""
 LORA_ALPHA = 16.0
 BATCH = 32
 
@@ -89,9 +89,9 @@ def shapes() -> Mapping[str, Shape]:
     return find_targets(model, "|".join(n.replace(".", r"\.") for n in encoder_linears(model)))
 
 
-def adapted(model: nn.Module, plan: MaskPlan) -> nn.Module:
+def adapted(model: nn.Module, plan: MaskPlan, lora_alpha: float = LORA_ALPHA) -> nn.Module:
     """The model with a plan's masked adapter on it, and its new head to be trained as well."""
-    config = replace(AdapterConfig.of_plan(plan), lora_alpha=LORA_ALPHA, modules_to_save=(HEAD,))
+    config = replace(AdapterConfig.of_plan(plan), lora_alpha=lora_alpha, modules_to_save=(HEAD,))
     attach(model, plan, config=config)
     return model
 
@@ -110,8 +110,9 @@ def fine_tune(
 
     ``settings`` has train, test, epochs and seed; with ``validate`` True it is measured on as many
     validation snippets instead. ``adapt`` gives the model to train, of which the trainable
-    parameters include the head's; ``policy``, of the number of steps, decides about its ranks, and
-    is finished before the test; ``measure`` may add to the result.
+    parameters include the head's; ``policy``, of the number of steps, decides about the ranks of a
+    dense adapter, and is finished before the test: ``values_left`` are what is left to use then.
+    ``measure`` may add to the result.
     """
     train_set, test_set = encoded(settings["train"], settings["test"])
     if settings.get("validate"):
@@ -132,13 +133,21 @@ def fine_tune(
         after_step=lambda step: after_step(model, step),
         policy=decides,
     )
-    ranks = {} if decides is None else {"ranks": decides.finish()}
+    left = {"values_left": trained.trainable_values}
+    if decides is not None:
+        ranks, saved = (
+            decides.finish(),
+            sum(p.numel() for p in model.get_submodule(HEAD).parameters()),
+        )
+        sizes = {name: d + k for name, (d, k) in shapes().items()}
+        left = {"ranks": ranks, "values_left": saved + sum(r * sizes[n] for n, r in ranks.items())}
     return {
         "accuracy": accuracy(logits(model, test_set), test_set),
         "final_loss": trained.final_loss,
         "trainable_values": trained.trainable_values,
         "gradient_bytes": trained.gradient_bytes,
         "optimizer_bytes": trained.optimizer_bytes,
-        **ranks,
+        TRAINING: round(trained.seconds, 2),
+        **left,
         **measure(model),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis._allocators import allocator, at_random, by_gradient_norm, lora_of_rank
 from analysis._arms import Arm, derived, expander, partial_variant
 from analysis._comparison import Comparison
-from analysis._study import Settings
+from analysis._study import TRAINING, Settings
 from analysis._task import shapes
 
 R = 8
@@ -46,7 +46,7 @@ STUDY = Comparison(
     build=build,
     reference="LoRA",
     quick=("AdaLoRA", "LoRA", "ROLoRA"),
-    what=("seconds", "gradient_bytes", "optimizer_bytes"),
+    what=("values_left", TRAINING, "gradient_bytes", "optimizer_bytes"),
 ).study(
     "allocation_methods",
     "Does it pay to allocate ranks, at equal trainable parameters?",

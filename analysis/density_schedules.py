@@ -19,13 +19,14 @@ def build(settings: Settings) -> Arm:
 
 STUDY = Comparison(
     arms={
-        f"{schedule} {p:g}": {"group": schedule, "density": p, "x": p}
+        f"{schedule} {p:g}": {"group": schedule, "density": p}
         for schedule in ("balanced", "pyramidal")
         for p in DENSITIES
     }
     | {"LoRA": {"group": "LoRA"}},
     build=build,
-    x_label="density of the first layer",
+    x_label="trainable values",
+    x_is="trainable_values",
     log_x=True,
     quick=("balanced 0.1", "pyramidal 0.7", "LoRA"),
     reference="LoRA",

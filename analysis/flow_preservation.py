@@ -1,4 +1,7 @@
-"""Scores of each layer alone, or with those of the next layer added, for targeted masks."""
+"""Scores of each layer alone, or with those of the layer that reads it added, for targeted masks.
+
+Rows of queries and keys, which no linear layer reads, stay as they are.
+"""
 
 from __future__ import annotations
 

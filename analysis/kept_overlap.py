@@ -1,4 +1,8 @@
-"""Do SVD, SNIP and IMP keep the same rows and columns, and does one method on other examples?"""
+"""Do SVD, SNIP and IMP keep the same rows and columns, and does one method on other examples?
+
+Twice: of as many as Algorithm 1 keeps, which leaves most modules out in some draws of examples, and
+of the same share of every module.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis._sparsity import METHODS, kept
+from analysis._sparsity import METHODS, highest, kept
 from analysis._statistics import mean_and_spread
 from analysis._study import Mode, Run, Settings, Study
 from analysis._task import shapes
 from analysis.kept_fraction import SEEDS
 from expandermask.plots import over_depth
+
+TOP = 0.3
+"""The share of every module's rows and columns taken alike."""
 
 
 def runs(mode: Mode) -> list[Settings]:
@@ -31,10 +38,16 @@ def runs(mode: Mode) -> list[Settings]:
 def run(settings: Settings) -> dict[str, Any]:
     """For every module the overlap of what is kept, common / smaller, and what chance gives.
 
-    One draw of examples changes only how many rows SVD keeps, so two overlap wholly there.
+    Other examples change only how many rows SVD keeps, so two of its sets overlap wholly.
     """
-    mode = settings["mode"]
-    first, second = (kept(m, mode, s) for m, s in (settings["first"], settings["second"]))
+    mode, pair = settings["mode"], (settings["first"], settings["second"])
+    found = overlaps(*(kept(method, mode, seed) for method, seed in pair))
+    top = overlaps(*(highest(method, mode, seed, TOP) for method, seed in pair))
+    return found | {"top": top["overlap"]}
+
+
+def overlaps(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The overlap of rows and columns taken together, of every module in which both have some."""
     overlap: dict[str, float] = {}
     chance: dict[str, float] = {}
     for name in first:
@@ -50,41 +63,44 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def summarise(found: list[Run]) -> dict[str, Any]:
-    """Mean overlap over modules, beside what two random choices of these sizes would have."""
+    """Mean overlap over modules, beside what two random choices of these sizes would have.
+
+    Of the highest `TOP` of every module chance gives `TOP`.
+    """
     groups: dict[str, list[Run]] = {}
     for r in found:
         groups.setdefault(_label(r), []).append(r)
     return {
         label: {
             what: mean_and_spread([float(np.mean(list(r["result"][what].values()))) for r in own])
-            for what in ("overlap", "chance")
+            for what in ("overlap", "chance", "top")
+            if all(r["result"][what] for r in own)  # where nothing is kept nothing overlaps
         }
+        | {"modules": [len(r["result"]["overlap"]) for r in own]}
         for label, own in groups.items()
-        if all(r["result"]["overlap"] for r in own)  # where nothing is kept nothing overlaps
     }
 
 
 def draw(record: dict[str, Any]) -> Any:
-    """Overlap over depth: between methods, and between draws of examples."""
+    """Overlap of the highest scored over depth: between methods, and between draws of examples."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
-    curves: list[dict[str, dict[str, float]]] = [{}, {}]
-    chances: list[list[dict[str, float]]] = [[], []]
+    panels: list[dict[str, list[dict[str, float]]]] = [{}, {}]
     for r in record["runs"]:
-        panel = int(r["settings"]["first"][0] == r["settings"]["second"][0])
-        if r["result"]["overlap"]:
-            curves[panel].setdefault(_label(r), r["result"]["overlap"])
-            chances[panel].append(r["result"]["chance"])
+        same = r["settings"]["first"][0] == r["settings"]["second"][0]
+        panels[same].setdefault(_label(r), []).append(r["result"]["top"])
     titles = ("Two methods, same examples", "One method, other examples")
-    for ax, own, chance, title in zip(axes, curves, chances, titles, strict=True):
-        ax.set_title(title, loc="left")
-        if not own:  # nothing is kept by one of each two
-            continue
-        mean = {n: float(np.mean([c[n] for c in chance if n in c])) for c in chance for n in c}
+    for ax, own, title in zip(axes, panels, titles, strict=True):
+        curves = {
+            label: {name: float(np.mean([x[name] for x in each])) for name in each[0]}
+            for label, each in own.items()
+        }
         over_depth(
-            own | {"by chance": mean}, ax, label="overlap of kept rows and columns", title=title
+            curves, ax, label=f"overlap of the highest {TOP:.0%} of rows, columns", title=title
         )
+        ax.axhline(TOP, color="black", ls=":", lw=1, label="by chance")
+        ax.legend(frameon=False, fontsize="small")
         ax.set_ylim(0, 1.02)
     return figure
 

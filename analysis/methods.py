@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis._arms import Arm, adalora, expander, lora, lora_plus, partial_variant, vera
 from analysis._comparison import Comparison
-from analysis._study import Settings
+from analysis._study import TRAINING, Settings
 
 R = 16
 RATES = {
@@ -49,6 +49,7 @@ STUDY = Comparison(
     build=build,
     reference="LoRA",
     quick=("VeRA", "LoRA+", "DoRA", "AdaLoRA"),
+    what=(TRAINING, "gradient_bytes", "optimizer_bytes"),
 ).study(
     "methods",
     "How do the methods compare on one task?",

@@ -1,38 +1,76 @@
-"""DiffoRA's selections against random ones, at several rates, with and without sharing."""
+"""DiffoRA's selections against random ones, at several rates, with and without sharing.
+
+The search is a run of its own, of half as many steps, which gives nothing but its module weights;
+what is selected by them, or at random, then trains alike.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from analysis._allocators import RATES, dense_plan, fixed, labelled
-from analysis._arms import Arm
-from analysis._comparison import Comparison, by_arm
+from analysis._allocators import RATES, VALIDATION, dense_plan, fixed, labelled
+from analysis._arms import Arm, train_arm
+from analysis._comparison import Comparison
 from analysis._study import Run, Settings, Study
 from expandermask.allocation import DiffoRA, Policy
-from expandermask.plots import rank_heatmap
+from expandermask.plots import module_weights
 
 R, SHARE = 8, 2
 SELECT = (0.2, 0.4, 0.5, 0.7, 0.9)
 
 
-def build(settings: Settings) -> Arm:
-    """One selection."""
+class Search(DiffoRA):
+    """DiffoRA's search, of which the module weights are kept."""
+
+    found: dict[str, float]
+
+    def finish(self) -> dict[str, int]:
+        """As `DiffoRA.finish`."""
+        self.found = self.module_weights()
+        return super().finish()
+
+
+class Selection(DiffoRA):
+    """Modules selected at once, by weights that were found before."""
+
+    def __init__(self, weights: Mapping[str, float], **options: Any) -> None:
+        super().__init__(random=True, search_steps=0, **options)
+        self.weights = weights
+
+    def _scores(self) -> NDArray[np.float64]:
+        return np.array([self.weights[place] for place in self._masks])
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Search, unless the selection is random, and train what is selected."""
+    start = fixed(dense_plan(R, settings["seed"]), RATES["DiffoRA"])
+    options = {
+        "select_rate": settings["rate"],
+        "share_rank": SHARE if settings["share"] else None,
+    }
+    if settings["random"]:
+        arm = replace(start, policy=lambda _: DiffoRA(random=True, search_steps=0, **options))
+        return train_arm(settings, arm)
+    weights = search(settings, start)
+    arm = replace(start, policy=lambda _: Selection(weights, **options))
+    return train_arm(settings, arm) | {"weights": weights}
+
+
+def search(settings: Settings, start: Arm) -> dict[str, float]:
+    """The module weights after one pass over the train snippets."""
+    made: list[Search] = []
 
     def policy(steps: int) -> Policy:
-        random = bool(settings["random"])
-        return DiffoRA(
-            validation=() if random else labelled(64, batch=16),
-            search_steps=0 if random else max(1, steps // 3),
-            select_rate=settings["rate"],
-            share_rank=SHARE if settings["share"] else None,
-            random=random,
-        )
+        made.append(Search(validation=labelled(VALIDATION, batch=16), search_steps=steps))
+        return made[0]
 
-    plan = dense_plan(R, settings["seed"])
-    return replace(fixed(plan, RATES["DiffoRA"]), policy=policy)
+    train_arm({**settings, "epochs": 1}, replace(start, policy=policy))
+    return made[0].found
 
 
 def arm(rate: float, *, random: bool = False, share: bool = True) -> dict[str, Any]:
@@ -48,7 +86,7 @@ _COMPARISON = Comparison(
         "DiffoRA 0.5, not shared": arm(0.5, share=False),
         "random 0.5, not shared": arm(0.5, random=True, share=False),
     },
-    build=build,
+    build=lambda settings: fixed(dense_plan(R, settings["seed"]), RATES["DiffoRA"]),
     x_label="select rate",
     quick=("DiffoRA 0.5", "random 0.5"),
     pairs=(
@@ -60,28 +98,28 @@ _COMPARISON = Comparison(
 
 
 def summarise(found: list[Run]) -> dict[str, Any]:
-    """Accuracies, and how often each module was selected at the rate of a half."""
+    """Accuracies; the mean of gamma-bar over seeds, and how often each was selected at a half."""
     summary = _COMPARISON.summarise(found)
-    summary["selected"] = selected(found)
+    own = [r["result"] for r in found if r["settings"]["arm"] == "DiffoRA 0.5"]
+    for what, of in (
+        ("module weights", lambda r, name: r["weights"][name]),
+        ("selected", lambda r, name: r["ranks"][name] == R),
+    ):
+        names = own[0]["weights"] if own else ()
+        summary[what] = {name: float(np.mean([of(r, name) for r in own])) for name in names}
     return summary
 
 
-def selected(found: list[Run]) -> dict[str, float]:
-    """The share of seeds in which DiffoRA selected a module, at a half."""
-    ranks = by_arm(found, "ranks").get("DiffoRA 0.5", [])
-    names = ranks[0] if ranks else {}
-    return {name: float(np.mean([own[name] == R for own in ranks])) for name in names}
-
-
 def draw(record: dict[str, Any]) -> Any:
-    """Accuracy over the rate, and which modules were selected."""
+    """Accuracy over the rate, and gamma-bar, modules framed that most seeds selected."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(14, 4.2), layout="constrained")
-    _COMPARISON._curves(axes[0], by_arm(record["runs"], "accuracy"))
-    if record["summary"]["selected"]:
-        rank_heatmap(record["summary"]["selected"], axes[1], r=1, title="selected at a half")
-        axes[1].figure.axes[-1].set_ylabel("share of seeds")
+    _COMPARISON.curves(axes[0], record["runs"])
+    if weights := record["summary"]["module weights"]:
+        selected = {name: x > 0.5 for name, x in record["summary"]["selected"].items()}
+        title = "after the search, mean over seeds; framed: selected at a half"
+        module_weights(weights, axes[1], selected=selected, title=title)
     return figure
 
 
@@ -91,6 +129,7 @@ STUDY: Study = replace(
         "Does it matter which modules are adapted?",
         "DiffoRA, tables 3 to 5 and figure 2",
     ),
+    run=run,
     summarise=summarise,
     draw=draw,
 )

@@ -53,7 +53,7 @@ def draw(record: dict[str, Any]) -> Any:
         curves = {}
         for arm, own in by_arm(record["runs"], "norms").items():
             curves[arm] = {n: float(np.mean([r.get(n, 0.0) for r in own])) for n in names}
-        over_depth(curves, ax, label=r"$\|\Delta W\|_F$", title=title)
+        over_depth(curves, ax, label=r"$\|\Delta W\|_F$, 0 where not adapted", title=title)
         ax.set_ylim(bottom=0)
     return figure
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from expandermask.adapters.layers.adapter import MaskedAdapter
@@ -219,6 +220,13 @@ class DiffoRA(Policy):
         for adapter, share in zip(self._in_hand().values(), shares, strict=True):
             adapter.set_module_gate(share.clone())
 
+    def _scores(self) -> NDArray[np.float64]:
+        """What modules are selected by, the largest of each layer."""
+        if self.random:
+            seed = derive_seed(self._masks.seed, "DiffoRA")
+            return np.random.default_rng(seed).random(len(self._masks))
+        return self._shares().detach().cpu().double().numpy()
+
     def _count(self, layer: list[int]) -> int:
         """K = floor(rho N), exactly."""
         return floor(Fraction(self.select_rate).limit_denominator(10**6) * len(layer))
@@ -227,11 +235,9 @@ class DiffoRA(Policy):
         """Select modules, and start fresh adapters on them."""
         if not self.random:
             self._require_optimizer()
-        seed = derive_seed(self._masks.seed, "DiffoRA")
-        rng, shares = np.random.default_rng(seed), self._shares().detach().cpu().double().numpy()
+        scores = self._scores()
         for own in self._layers.values():
-            scores = rng.random(len(own)) if self.random else shares[own]
-            self._selected[own] = torch.from_numpy(best(scores, self._count(own)))
+            self._selected[own] = torch.from_numpy(best(scores[own], self._count(own)))
         self._searching = False
         self._arrange(afresh=True)
 
