@@ -131,7 +131,7 @@ def draw(record: dict[str, Any]) -> Any:
     """Margins of the assumption, and what the gates do to lambda_min, by layer."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     shares = sorted({r["settings"]["share"] for r in record["runs"]})
     for i, (share, color, marker) in enumerate(
         zip(shares, ("#0072B2", "#D55E00", "#009E73"), "osD", strict=True)
@@ -151,8 +151,8 @@ def draw(record: dict[str, Any]) -> Any:
     for ax in axes:
         ax.set_xlabel("layer")
         ax.set_xticks(sorted({r["settings"]["layer"] for r in record["runs"]}))
-    axes[0].margins(y=0.22)
-    axes[0].legend(frameon=False, fontsize="small", loc="lower center", ncols=len(shares))
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside lower center", ncols=len(shares))
     figure.suptitle(record["question"], x=0.01, ha="left", fontsize="medium")
     return figure
 
