@@ -43,6 +43,26 @@ def paired(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
     return found
 
 
+def welch(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
+    """The difference of the means first - second of unrelated values, with its interval and p.
+
+    Welch's t test, which lets both have variances of their own; None where either has one value or
+    all of both are equal.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    found: dict[str, Any] = {
+        "difference": float(a.mean() - b.mean()),
+        "n": [len(a), len(b)],
+        "interval": None,
+        "p": None,
+    }
+    if min(len(a), len(b)) > 1 and np.ptp(a) + np.ptp(b) > 0:
+        test = stats.ttest_ind(a, b, equal_var=False)
+        interval = test.confidence_interval(CONFIDENCE)
+        found |= {"interval": [float(interval.low), float(interval.high)], "p": float(test.pvalue)}
+    return found
+
+
 def adjusted(comparisons: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """`paired` comparisons with ``p_adjusted``, for how many of them a study looks at.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from analysis._masks import blocks, switched
-from analysis._statistics import correlation, mean_and_spread, paired
+from analysis._statistics import correlation, mean_and_spread, welch
 from analysis._study import Mode, Run, Settings, Study
 from analysis._task import LEARNING_RATES, SIZES, adapted, fine_tune, shapes
 from expandermask import BiregularGraph, MaskPlan, certify
@@ -119,7 +119,7 @@ def _of_rank(sets: list[dict[str, Any]]) -> dict[str, Any]:
     accuracy = {s: [own["accuracy"] for own in sets if own["stratum"] == s] for s in COLORS}
     summary: dict[str, Any] = {
         "strata": {stratum: mean_and_spread(own) for stratum, own in accuracy.items()},
-        "design - random": paired(accuracy["design"], accuracy["random"]),
+        "design - random": welch(accuracy["design"], accuracy["random"]),
     }
     kinds = {"all": sets, "connected": [own for own in sets if own["connected"] == 72]}
     for kind, chosen in kinds.items():

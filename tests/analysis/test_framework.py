@@ -18,7 +18,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from analysis._masks import blocks, switched
-from analysis._statistics import adjusted, correlation, mean_and_spread, paired
+from analysis._statistics import adjusted, correlation, mean_and_spread, paired, welch
 from analysis._study import Study
 from expandermask import certify
 from expandermask.errors import InvalidInputError
@@ -89,6 +89,18 @@ def test_a_kept_run_of_other_settings_is_not_taken(
     file.write_text(json.dumps(kept | {"settings": {"i": 99}}))
     counting.study.record("full", place=tmp_path)
     assert len(counting.done) == 6
+
+
+def test_welchs_test_by_hand() -> None:
+    found = welch([1.0, 2.0, 3.0], [2.0, 4.0, 6.0, 8.0])
+    error = 1 / 3 + (20 / 3) / 4  # variances 1 and 20/3 over 3 and 4 values
+    freedom = error**2 / ((1 / 3) ** 2 / 2 + (5 / 3) ** 2 / 3)
+    half = stats.t.ppf(0.975, freedom) * error**0.5
+    assert found["difference"] == -3
+    np.testing.assert_allclose(found["interval"], [-3 - half, -3 + half])
+    np.testing.assert_allclose(found["p"], 2 * stats.t.sf(3 / error**0.5, freedom))
+    assert welch([1.0], [0.0, 1.0])["p"] is None
+    assert welch([1.0, 1.0], [1.0, 1.0])["interval"] is None
 
 
 def test_means_and_paired_tests_are_scipys() -> None:

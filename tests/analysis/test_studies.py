@@ -82,3 +82,16 @@ def test_a_run_again_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     first = own.record("smoke", place=tmp_path / "first")
     second = own.record("smoke", place=tmp_path / "second")
     assert [r["result"] for r in first["runs"]] == [r["result"] for r in second["runs"]]
+
+
+def test_what_follows_a_layer_is_what_reads_it() -> None:
+    from analysis._arms import following
+    from analysis._task import shapes
+
+    found, layer = following(shapes()), "bert.encoder.layer.{}.{}".format
+    assert found[layer(0, "attention.self.value")] == layer(0, "attention.output.dense")
+    assert found[layer(4, "attention.output.dense")] == layer(4, "intermediate.dense")
+    assert found[layer(5, "intermediate.dense")] == layer(5, "output.dense")
+    assert found[layer(1, "output.dense")] == layer(2, "attention.self.value")
+    assert not {name for name in found if "query" in name or "key" in name}
+    assert len(found) == 4 * 6 - 1  # nothing follows the last layer's output
