@@ -135,7 +135,7 @@ class Comparison:
             ax.plot(own, [row] * len(own), "o", color=color, ms=4, alpha=0.5)
             ax.plot(float(np.mean(own)), row, "|", color="black", ms=14, mew=1.6)
         ax.set_yticks(range(len(accuracy)), list(accuracy))
-        ax.invert_yaxis()
+        ax.set_ylim(len(accuracy) - 0.5, -0.5)
         ax.set_xlabel("test accuracy, %; the bar is the mean")
         ax.grid(axis="x", color="0.9")
 
