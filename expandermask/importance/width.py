@@ -118,6 +118,7 @@ def width_bound(
     >>> round(other / one, 2)
     2.57
     """
+    _require_sizes(layers)
     numbers = _densities(densities, len(layers))
     constant, gamma = check_real("constant", constant), check_real("gamma", gamma)
     eps, delta = check_real("eps", eps), check_real("delta", delta)
@@ -168,6 +169,15 @@ def _step(
         for layer, strength, error in zip(layers, strengths, errors, strict=True)
     ]
     return asked, errors, rho
+
+
+def _require_sizes(layers: Sequence[LayerSize]) -> None:
+    odd = next((layer for layer in layers if not isinstance(layer, LayerSize)), None)
+    if odd is not None:
+        raise InvalidInputError(
+            "layers must be a sequence of LayerSize, such as list(layer_sizes(model, "
+            f"batches).values()), and has {odd!r:.60}"
+        )
 
 
 def _require_sound(layers: Sequence[LayerSize]) -> None:

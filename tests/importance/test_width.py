@@ -69,6 +69,8 @@ def test_sizes_of_a_model_are_measured() -> None:
     ("changes", "message"),
     [
         ({"layers": []}, "layers is empty"),
+        ({"layers": {"a": LayerSize(4, 1.0, 1.0, 16)}}, r"sequence of LayerSize.*has 'a'"),
+        ({"layers": torch.nn.Sequential(torch.nn.Linear(2, 2))}, "sequence of LayerSize"),
         ({"densities": 1.0}, r"densities must lie in \(0, 1\), got 1.0"),
         ({"densities": [0.5]}, "one for each of 3 layers"),
         ({"densities": "half"}, "one for each of 3 layers"),
