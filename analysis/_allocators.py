@@ -44,7 +44,9 @@ RATES = {
 }
 """The learning rate of each; to be those that the study `allocation_rates` finds best."""
 VALIDATION = 64
-"""Held-out snippets that ALoRA scores terms on, and DiffoRA draws its batches from."""
+"""Held-out snippets that gradient norms are of, and DiffoRA draws its batches from."""
+SCORED = 32
+"""Held-out snippets that ALoRA scores terms on, twice each in every round."""
 
 
 def dense_plan(r: int, seed: int) -> MaskPlan:
@@ -110,14 +112,14 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
             gate_rate=0.3,
             multiplier_rate=100.0,
         )
-    if kind == "ALoRA":
-        rounds = max(1, min(4, steps // 12))
+    if kind == "ALoRA":  # two rounds, half of whose terms move
         return ALoRA(
-            score=minus_loss(labelled(VALIDATION)),
+            score=minus_loss(labelled(SCORED)),
             start_rank=r,
+            pruned=max(1, r * len(shapes()) // 4),
             first_steps=max(1, steps // 3),
-            recovery_steps=max(1, steps // 12),
-            rounds=rounds,
+            recovery_steps=max(1, steps // 6),
+            rounds=2,
         )
     if kind == "ROLoRA":
         return ROLoRA(target_rank=r, total_steps=steps)

@@ -60,6 +60,8 @@ class Study:
     """What the runs say together, the same in every mode."""
     draw: Callable[[dict[str, Any]], Any]
     """A matplotlib Figure of a record."""
+    kept_by: str = ""
+    """The study that has all these runs and more, and keeps them; this one if empty."""
 
     def main(self) -> None:
         """The command line."""
@@ -92,7 +94,7 @@ class Study:
         dask: str | None = None,
     ) -> dict[str, Any]:
         """Do the runs that are missing, write the record and the picture, return the record."""
-        kept = place / "runs" / f"{self.name}-{mode}"
+        kept = place / "runs" / f"{self.kept_by or self.name}-{mode}"
         settings = self.runs(mode)
         files = [kept / f"{_hash(s)}.json" for s in settings]
         if fresh:

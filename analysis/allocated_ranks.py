@@ -1,4 +1,7 @@
-"""Where the policies put their ranks: the mean rank of every module over seeds, for each policy."""
+"""Where the policies put their ranks: the mean rank of every module over seeds, for each policy.
+
+The runs are those of `allocation_methods`.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from analysis._allocators import allocator
-from analysis._arms import sized, train_arm
+from analysis import allocation_methods
 from analysis._statistics import mean_and_spread
 from analysis._study import Mode, Run, Settings, Study
+from analysis.allocation_methods import POLICIES, R
 from expandermask.plots import rank_heatmap
-
-R = 8
-KINDS = ("AdaLoRA", "SoRA", "SaLoRA", "ALoRA", "ROLoRA", "DiffoRA")
 
 
 def runs(mode: Mode) -> list[Settings]:
-    """Every policy over the seeds."""
-    kinds, seeds = {"smoke": (KINDS[:1], 1), "quick": (KINDS[:2], 1), "full": (KINDS, 3)}[mode]
-    return [
-        {**sized(mode), "kind": kind, "r": R, "seed": seed}
-        for kind in kinds
-        for seed in range(seeds)
-    ]
-
-
-def run(settings: Settings) -> dict[str, Any]:
-    """Train under one policy; its ranks are part of the result."""
-    return train_arm(settings, allocator(settings["kind"], settings["r"], settings))
+    """Those runs of `allocation_methods` that have a policy."""
+    return [s for s in allocation_methods.STUDY.runs(mode) if s["arm"] in POLICIES]
 
 
 def means(found: list[Run], kind: str) -> dict[str, float]:
     """The mean rank of every module over seeds."""
-    own = [r["result"]["ranks"] for r in found if r["settings"]["kind"] == kind]
+    own = [r["result"]["ranks"] for r in found if r["settings"]["arm"] == kind]
     return {name: float(np.mean([ranks[name] for ranks in own])) for name in own[0]}
 
 
 def summarise(found: list[Run]) -> dict[str, Any]:
     """Totals, how far ranks spread, and how alike seeds and policies are."""
     summary: dict[str, Any] = {}
-    kinds = list(dict.fromkeys(r["settings"]["kind"] for r in found))
+    kinds = list(dict.fromkeys(r["settings"]["arm"] for r in found))
     for kind in kinds:
-        own = [r["result"] for r in found if r["settings"]["kind"] == kind]
+        own = [r["result"] for r in found if r["settings"]["arm"] == kind]
         ranks = [np.array(list(r["ranks"].values()), dtype=float) for r in own]
         summary[kind] = {
             "accuracy": mean_and_spread([r["accuracy"] for r in own]),
@@ -84,7 +74,7 @@ def draw(record: dict[str, Any]) -> Any:
     """A heatmap for each policy, colours on one scale."""
     import matplotlib.pyplot as plt
 
-    kinds = list(dict.fromkeys(r["settings"]["kind"] for r in record["runs"]))
+    kinds = list(dict.fromkeys(r["settings"]["arm"] for r in record["runs"]))
     rows = -(-len(kinds) // 2)
     figure, axes = plt.subplots(
         rows, 2, figsize=(12, 2.9 * rows), layout="constrained", squeeze=False
@@ -101,9 +91,10 @@ STUDY = Study(
     question="Where do the policies put their ranks?",
     paper="AdaLoRA, figure 3; SaLoRA, figure 7; ALoRA, figure 3; ROLoRA, figure 2",
     runs=runs,
-    run=run,
+    run=allocation_methods.STUDY.run,
     summarise=summarise,
     draw=draw,
+    kept_by=allocation_methods.STUDY.name,
 )
 
 if __name__ == "__main__":

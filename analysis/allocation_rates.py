@@ -1,6 +1,7 @@
 """Each policy at four learning rates, measured on validation snippets.
 
-The other studies of policies take the best of each.
+The other studies of policies take the best of each. ALoRA takes LoRA's: it trains LoRA's factors
+without gates, and a run of it is mostly evaluations, which no rate changes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ GRID = {
     "AdaLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
     "SoRA": (1e-3, 2e-3, 4e-3, 8e-3),
     "SaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
-    "ALoRA": (1e-3, 2e-3, 4e-3, 8e-3),
     "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
     "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3),
 }
