@@ -1,7 +1,7 @@
 """The policies of `expandermask.allocation` as arms, all coming to about one mean rank.
 
-Adapters are dense, so that they are LoRA's but for what a policy decides; the last tenth or third
-of the steps trains the ranks it has found. Learning rates are those of `allocation_rates`.
+Adapters are dense, so that they are LoRA's but for what a policy decides. Learning rates are those
+of `allocation_rates`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RATES = {
     "ROLoRA": 4e-2,
     "DiffoRA": 2e-3,
 }
-"""The learning rate of each; to be those that the study `allocation_rates` finds best."""
+"""The learning rate of each, the best in the study `allocation_rates`; ALoRA's is LoRA's."""
 VALIDATION = 64
 """Held-out snippets that gradient norms are of, and DiffoRA draws its batches from."""
 SCORED = 32
@@ -105,13 +105,7 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
         factors = [Schedule(rate, 1, 1).factor(step, steps) for step in range(steps)]
         return SoRA(strength=0.43 / (rate * sum(factors)))
     if kind == "SaLoRA":
-        return SaLoRA(
-            target_density=0.5,
-            start_step=steps // 10,
-            end_step=max(steps // 10 + 1, 2 * steps // 3),
-            gate_rate=0.3,
-            multiplier_rate=100.0,
-        )
+        return salora(steps)
     if kind == "ALoRA":  # two rounds, half of whose terms move
         return ALoRA(
             score=minus_loss(labelled(SCORED)),
@@ -130,6 +124,18 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
             gate_rate=0.05,
         )
     raise ValueError(kind)
+
+
+def salora(steps: int, beta: float = 1e-3) -> SaLoRA:
+    """Half of the parameters, settled half way; beta weighs the orthogonality."""
+    return SaLoRA(
+        target_density=0.5,
+        start_step=steps // 10,
+        end_step=max(steps // 10 + 1, steps // 2),
+        gate_rate=0.05,
+        multiplier_rate=100.0,
+        orthogonality=beta,
+    )
 
 
 def labelled(count: int, batch: int | None = None) -> list[dict[str, Any]]:

@@ -111,7 +111,8 @@ def fine_tune(
     ``settings`` has train, test, epochs and seed; with ``validate`` True it is measured on as many
     validation snippets instead. ``adapt`` gives the model to train, of which the trainable
     parameters include the head's; ``policy``, of the number of steps, decides about the ranks of a
-    dense adapter, and is finished before the test: ``values_left`` are what is left to use then.
+    dense adapter, and is finished before the test: ``in_use`` are its terms after every step,
+    ``values_left`` what is left to use in the end.
     ``measure`` may add to the result.
     """
     train_set, test_set = encoded(settings["train"], settings["test"])
@@ -120,8 +121,15 @@ def fine_tune(
     model = adapt(pretrained(settings["seed"]))
     batch = min(BATCH, max(1, settings["train"] // 4))
     decides = None if policy is None else policy(settings["epochs"] * -(-len(train_set) // batch))
+    in_use: list[int] = []
     if decides is not None:
         decides.attach(model)
+
+    def after(step: int) -> None:
+        after_step(model, step)
+        if decides is not None:
+            in_use.append(sum(decides.ranks().values()))
+
     trained = train(
         model,
         train_set,
@@ -130,7 +138,7 @@ def fine_tune(
         name="run",
         progress=False,
         optimizer=None if optimize is None else optimize(model),
-        after_step=lambda step: after_step(model, step),
+        after_step=after,
         policy=decides,
     )
     left = {"values_left": trained.trainable_values}
@@ -140,7 +148,11 @@ def fine_tune(
             sum(p.numel() for p in model.get_submodule(HEAD).parameters()),
         )
         sizes = {name: d + k for name, (d, k) in shapes().items()}
-        left = {"ranks": ranks, "values_left": saved + sum(r * sizes[n] for n, r in ranks.items())}
+        left = {
+            "in_use": in_use,
+            "ranks": ranks,
+            "values_left": saved + sum(r * sizes[n] for n, r in ranks.items()),
+        }
     return {
         "accuracy": accuracy(logits(model, test_set), test_set),
         "final_loss": trained.final_loss,

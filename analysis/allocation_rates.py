@@ -1,4 +1,4 @@
-"""Each policy at four learning rates, measured on validation snippets.
+"""Each policy at several learning rates, measured on validation snippets.
 
 The other studies of policies take the best of each. ALoRA takes LoRA's: it trains LoRA's factors
 without gates, and a run of it is mostly evaluations, which no rate changes.
@@ -6,19 +6,24 @@ without gates, and a run of it is mostly evaluations, which no rate changes.
 
 from __future__ import annotations
 
-from analysis._allocators import allocator, lora_of_rank
+from dataclasses import replace
+
+from analysis._allocators import allocator, lora_of_rank, salora
 from analysis._arms import Arm
 from analysis._rate_search import rate_search
 from analysis._study import Settings
 
 R = 8
+ORTHOGONAL = "SaLoRA, beta 0.1"
+"""With a hundred times the weight of orthogonality, as much as AdaLoRA's."""
 GRID = {
     "LoRA": (1e-3, 2e-3, 3e-3, 4e-3),
     "AdaLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
     "SoRA": (1e-3, 2e-3, 4e-3, 8e-3),
     "SaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
-    "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
-    "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3),
+    ORTHOGONAL: (1e-3, 2e-3, 4e-3),
+    "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1),
+    "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
 }
 
 
@@ -27,6 +32,9 @@ def build(settings: Settings) -> Arm:
     kind, rate = settings["kind"], settings["rate"]
     if kind == "LoRA":
         return lora_of_rank(R, settings["seed"], rate)
+    if kind == ORTHOGONAL:
+        arm = allocator("SaLoRA", R, settings, rate)
+        return replace(arm, policy=lambda steps: salora(steps, beta=0.1))
     return allocator(kind, R, settings, rate)
 
 

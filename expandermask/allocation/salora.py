@@ -81,7 +81,9 @@ class SaLoRA(Policy):
     multiplier_rate : float
         Positive.
     orthogonality : float
-        beta, the weight of `expandermask.allocation.orthogonality` in the loss, at least 0.
+        beta, the weight of `expandermask.allocation.orthogonality` in the loss, at least 0. An
+        update has no lambda here to make it small: B'B = I makes all its singular values the
+        adapter's scale, which is far too much, so beta should leave the loss the upper hand.
     tau : float
         The temperature, positive.
     settle : bool
@@ -121,7 +123,7 @@ class SaLoRA(Policy):
         end_step: int,
         gate_rate: float = 0.1,
         multiplier_rate: float = 10.0,
-        orthogonality: float = 0.1,
+        orthogonality: float = 1e-3,
         tau: float = 1.0,
         settle: bool = True,
     ) -> None:

@@ -105,7 +105,8 @@ def train(
     ``seed`` fixes the batches and the dropout, so arms trained with one seed see the same ones.
     Another ``optimizer`` keeps the proportions of its groups' learning rates. ``after_step`` is
     called with the step's number, counted from 0, while the gradients are still there. A ``policy``
-    is one attached to the model; what is counted are then the values that train at the end.
+    is one attached to the model, which has its turn first; what is counted are then the values that
+    train at the end.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if policy is not None:
@@ -134,10 +135,10 @@ def train(
             if policy is not None:
                 policy.after_backward(step)
             optimizer.step()
-            after_step(step)
             gradient_bytes = sum(p.grad.nbytes for p in _held(optimizer) if p.grad is not None)
             if policy is not None:
                 policy.after_step(step)
+            after_step(step)
             optimizer.zero_grad(set_to_none=True)
             losses.append(output.loss.item())
             bar.set_postfix(loss=f"{np.mean(losses[-20:]):.3f}", refresh=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,20 @@ def test_a_kept_run_of_other_settings_is_not_taken(
     file.write_text(json.dumps(kept | {"settings": {"i": 99}}))
     counting.study.record("full", place=tmp_path)
     assert len(counting.done) == 6
+
+
+def test_a_study_that_is_part_of_another_takes_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    counting.study.record("full", place=tmp_path)
+    part = replace(
+        counting.study, name="part", runs=lambda mode: [{"i": 2}, {"i": 3}], kept_by="counting"
+    )
+    record = part.record("full", place=tmp_path)
+    assert len(counting.done) == 5
+    assert (record["name"], record["summary"]) == ("part", {"total": 13})
+    assert (tmp_path / "part.json").exists()
 
 
 def test_welchs_test_by_hand() -> None:

@@ -76,6 +76,16 @@ def test_methods_have_the_best_rates_that_were_found() -> None:
     assert LEARNING_RATES["dense"] == methods.RATES["LoRA"]
 
 
+def test_policies_have_the_best_rates_that_were_found() -> None:
+    """Of the committed record of `allocation_rates`; ALoRA has LoRA's."""
+    from analysis._allocators import RATES
+    from analysis.allocation_rates import ORTHOGONAL
+
+    record = json.loads((RESULTS / "allocation_rates.json").read_text(encoding="utf-8"))
+    best = record["summary"]["best"]
+    assert {**best, "ALoRA": best["LoRA"]} == {**RATES, ORTHOGONAL: best[ORTHOGONAL]}
+
+
 @pytest.mark.parametrize("name", ["equal_sparsity", "partial_sources"])
 def test_a_run_again_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     own = study(name)
