@@ -43,6 +43,8 @@ RATES = {
     "DiffoRA": 2e-3,
 }
 """The learning rate of each, the best in the study `allocation_rates`; ALoRA's is LoRA's."""
+LIGHT = 1e-3
+"""What the factors' distance from orthogonal ones weighs in the loss."""
 VALIDATION = 64
 """Held-out snippets that gradient norms are of, and DiffoRA draws its batches from."""
 SCORED = 32
@@ -98,9 +100,7 @@ def allocator(kind: str, r: int, settings: Settings, rate: float | None = None) 
 def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
     """One policy over so many steps."""
     if kind == "AdaLoRA":
-        return AdaLoRA(
-            target_rank=r, total_steps=steps, warmup_steps=steps // 10, final_steps=steps // 3
-        )
+        return adalora(r, steps)
     if kind == "SoRA":  # of normal gates a third are of size 0.43 or less
         factors = [Schedule(rate, 1, 1).factor(step, steps) for step in range(steps)]
         return SoRA(strength=0.43 / (rate * sum(factors)))
@@ -126,15 +126,26 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
     raise ValueError(kind)
 
 
-def salora(steps: int, beta: float = 1e-3) -> SaLoRA:
-    """Half of the parameters, settled half way; beta weighs the orthogonality."""
+def adalora(r: int, steps: int, orthogonality: float = LIGHT) -> AdaLoRA:
+    """Down to a mean rank of r over the middle of the steps."""
+    return AdaLoRA(
+        target_rank=r,
+        total_steps=steps,
+        warmup_steps=steps // 10,
+        final_steps=steps // 3,
+        orthogonality=orthogonality,
+    )
+
+
+def salora(steps: int, orthogonality: float = LIGHT) -> SaLoRA:
+    """Half of the parameters, settled half way."""
     return SaLoRA(
         target_density=0.5,
         start_step=steps // 10,
         end_step=max(steps // 10 + 1, steps // 2),
         gate_rate=0.05,
         multiplier_rate=100.0,
-        orthogonality=beta,
+        orthogonality=orthogonality,
     )
 
 

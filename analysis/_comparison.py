@@ -109,7 +109,8 @@ class Comparison:
             if x[0] is None:  # an arm that lies on no axis: a line across
                 ax.axhline(mean[0], color=color, ls="--", lw=1, label=group)
                 continue
-            ax.plot(x, mean, color=color, marker=marker, ms=5, label=group)
+            dashes = "--" if i >= len(COLORS) else "-"
+            ax.plot(x, mean, dashes, color=color, marker=marker, ms=5, label=group)
             for place, label in zip(x, labels, strict=True):
                 own = accuracy[label]
                 ax.plot([place] * len(own), own, marker, color=color, ms=3, alpha=0.4)

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from analysis._allocators import allocator, lora_of_rank, salora
+from analysis._allocators import adalora, allocator, lora_of_rank, salora
 from analysis._arms import Arm
 from analysis._rate_search import rate_search
 from analysis._study import Settings
 
 R = 8
-ORTHOGONAL = "SaLoRA, beta 0.1"
-"""With a hundred times the weight of orthogonality, as much as AdaLoRA's."""
+HEAVY = 0.1
+"""What AdaLoRA is published with, where orthogonality is a mean of norms, no sum of squares."""
+HEAVILY = {f"{kind}, orthogonality {HEAVY:g}": kind for kind in ("AdaLoRA", "SaLoRA")}
 GRID = {
     "LoRA": (1e-3, 2e-3, 3e-3, 4e-3),
     "AdaLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
     "SoRA": (1e-3, 2e-3, 4e-3, 8e-3),
     "SaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
-    ORTHOGONAL: (1e-3, 2e-3, 4e-3),
-    "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1),
+    "ROLoRA": (2e-2, 4e-2, 8e-2, 1.6e-1),
     "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+    "AdaLoRA, orthogonality 0.1": (1e-2, 2e-2, 4e-2, 8e-2),
+    "SaLoRA, orthogonality 0.1": (1e-3, 2e-3, 4e-3),
 }
 
 
@@ -32,10 +34,13 @@ def build(settings: Settings) -> Arm:
     kind, rate = settings["kind"], settings["rate"]
     if kind == "LoRA":
         return lora_of_rank(R, settings["seed"], rate)
-    if kind == ORTHOGONAL:
-        arm = allocator("SaLoRA", R, settings, rate)
-        return replace(arm, policy=lambda steps: salora(steps, beta=0.1))
-    return allocator(kind, R, settings, rate)
+    if kind not in HEAVILY:
+        return allocator(kind, R, settings, rate)
+    own = HEAVILY[kind]
+    return replace(
+        allocator(own, R, settings, rate),
+        policy=lambda steps: adalora(R, steps, HEAVY) if own == "AdaLoRA" else salora(steps, HEAVY),
+    )
 
 
 STUDY = rate_search(
