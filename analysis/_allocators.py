@@ -34,13 +34,13 @@ from expandermask.demo.training import Schedule
 from expandermask.importance import gradient_norms
 
 RATES = {
-    "LoRA": 2e-3,
+    "LoRA": 3e-3,
     "AdaLoRA": 4e-2,
     "SoRA": 2e-3,
-    "SaLoRA": 2e-3,
-    "ALoRA": 2e-3,
-    "ROLoRA": 4e-2,
-    "DiffoRA": 2e-3,
+    "SaLoRA": 4e-3,
+    "ALoRA": 3e-3,
+    "ROLoRA": 2e-2,
+    "DiffoRA": 8e-3,
 }
 """The learning rate of each, the best in the study `allocation_rates`; ALoRA's is LoRA's."""
 LIGHT = 1e-3

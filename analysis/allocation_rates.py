@@ -22,7 +22,7 @@ GRID = {
     "AdaLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
     "SoRA": (1e-3, 2e-3, 4e-3, 8e-3),
     "SaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
-    "ROLoRA": (2e-2, 4e-2, 8e-2, 1.6e-1),
+    "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1),
     "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
     "AdaLoRA, orthogonality 0.1": (1e-2, 2e-2, 4e-2, 8e-2),
     "SaLoRA, orthogonality 0.1": (1e-3, 2e-3, 4e-3),
