@@ -93,7 +93,11 @@ def by_weight(weights: dict[str, float], r: int, seed: int) -> Arm:
 def allocator(kind: str, r: int, settings: Settings, rate: float | None = None) -> Arm:
     """The arm of one policy that comes to a mean rank of about r."""
     largest = {"AdaLoRA": r + r // 2, "SoRA": r + r // 2}.get(kind, 2 * r)
-    arm = fixed(dense_plan(largest, settings["seed"]), RATES[kind] if rate is None else rate)
+    arm = fixed(
+        dense_plan(largest, settings["seed"]),
+        RATES[kind] if rate is None else rate,
+        lora_alpha=LORA_ALPHA * (2 if kind == "ALoRA" else 1),  # of 2 r ranks it has r in use
+    )
     return replace(arm, policy=lambda steps: policy_of(kind, r, steps, arm.learning_rate))
 
 

@@ -48,7 +48,7 @@ class Selection(DiffoRA):
 
 def run(settings: Settings) -> dict[str, Any]:
     """Search, unless the selection is random, and train what is selected."""
-    start = fixed(dense_plan(R, settings["seed"]), RATES["DiffoRA"])
+    start = fixed(dense_plan(R, settings["seed"]), RATES["LoRA"])
     options = {
         "select_rate": settings["rate"],
         "share_rank": SHARE if settings["share"] else None,
@@ -86,7 +86,7 @@ _COMPARISON = Comparison(
         "DiffoRA 0.5, not shared": arm(0.5, share=False),
         "random 0.5, not shared": arm(0.5, random=True, share=False),
     },
-    build=lambda settings: fixed(dense_plan(R, settings["seed"]), RATES["DiffoRA"]),
+    build=lambda settings: fixed(dense_plan(R, settings["seed"]), RATES["LoRA"]),
     x_label="select rate",
     quick=("DiffoRA 0.5", "random 0.5"),
     pairs=(
