@@ -17,6 +17,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F
 _MARKERS = "osD^v<>"
 MOST_TICKS = 8
 """Up to so many values on a logarithmic axis each have a tick."""
+MOST_WITHIN = 7
+"""Up to so many curves have their legend within the axes."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,10 @@ class Comparison:
                 ax.minorticks_off()
         ax.set_xlabel(self.x_label)
         ax.set_ylabel(self.y_label)
-        ax.legend(frameon=False, fontsize="small")
+        if len(groups) > MOST_WITHIN:
+            ax.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            ax.legend(frameon=False, fontsize="small")
 
     def _places(self, found: list[Run]) -> dict[str, float | None]:
         """Where every arm lies on the axis."""
