@@ -1,4 +1,4 @@
-"""The policies of `expandermask.allocation` as arms, all coming to about one mean rank.
+"""The policies of `expandermask.allocation` as arms, coming to a mean rank of about r.
 
 Adapters are dense, so that they are LoRA's but for what a policy decides. Learning rates are those
 of `allocation_rates`.
@@ -6,6 +6,7 @@ of `allocation_rates`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -43,10 +44,12 @@ RATES = {
     "DiffoRA": 8e-3,
 }
 """The learning rate of each, the best in the study `allocation_rates`; ALoRA's is LoRA's."""
+ALORA_ALPHA = LORA_ALPHA * math.sqrt(2)
+"""With m terms in use of 2 r the scale is this over sqrt(2 r m); at m = r LoRA's LORA_ALPHA / r."""
 LIGHT = 1e-3
-"""What the factors' distance from orthogonal ones weighs in the loss."""
+"""The weight of AdaLoRA's and SaLoRA's orthogonality, and the default of ROLoRA's."""
 VALIDATION = 64
-"""Held-out snippets that gradient norms are of, and DiffoRA draws its batches from."""
+"""Held-out snippets on which gradient norms are taken, and from which DiffoRA draws its batches."""
 SCORED = 32
 """Held-out snippets that ALoRA scores terms on, twice each in every round."""
 
@@ -96,7 +99,7 @@ def allocator(kind: str, r: int, settings: Settings, rate: float | None = None) 
     arm = fixed(
         dense_plan(largest, settings["seed"]),
         RATES[kind] if rate is None else rate,
-        lora_alpha=LORA_ALPHA * (2 if kind == "ALoRA" else 1),  # of 2 r ranks it has r in use
+        lora_alpha=ALORA_ALPHA if kind == "ALoRA" else LORA_ALPHA,
     )
     return replace(arm, policy=lambda steps: policy_of(kind, r, steps, arm.learning_rate))
 
@@ -105,7 +108,7 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
     """One policy over so many steps."""
     if kind == "AdaLoRA":
         return adalora(r, steps)
-    if kind == "SoRA":  # of normal gates a third are of size 0.43 or less
+    if kind == "SoRA":  # a third of its normal gates are of size 0.43 or less, and hardly move
         factors = [Schedule(rate, 1, 1).factor(step, steps) for step in range(steps)]
         return SoRA(strength=0.43 / (rate * sum(factors)))
     if kind == "SaLoRA":

@@ -16,7 +16,7 @@ from analysis._study import Settings
 R = 8
 HEAVY = 0.1
 """What AdaLoRA is published with, where orthogonality is a mean of norms, no sum of squares."""
-HEAVILY = {f"{kind}, orthogonality {HEAVY:g}": kind for kind in ("AdaLoRA", "SaLoRA")}
+ADALORA, SALORA = (f"{kind}, orthogonality {HEAVY:g}" for kind in ("AdaLoRA", "SaLoRA"))
 GRID = {
     "LoRA": (1e-3, 2e-3, 3e-3, 4e-3),
     "AdaLoRA": (1e-2, 2e-2, 4e-2, 8e-2),
@@ -24,8 +24,8 @@ GRID = {
     "SaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
     "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1),
     "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
-    "AdaLoRA, orthogonality 0.1": (1e-2, 2e-2, 4e-2, 8e-2),
-    "SaLoRA, orthogonality 0.1": (1e-3, 2e-3, 4e-3),
+    ADALORA: (1e-2, 2e-2, 4e-2, 8e-2),
+    SALORA: (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
 }
 
 
@@ -34,13 +34,13 @@ def build(settings: Settings) -> Arm:
     kind, rate = settings["kind"], settings["rate"]
     if kind == "LoRA":
         return lora_of_rank(R, settings["seed"], rate)
-    if kind not in HEAVILY:
-        return allocator(kind, R, settings, rate)
-    own = HEAVILY[kind]
-    return replace(
-        allocator(own, R, settings, rate),
-        policy=lambda steps: adalora(R, steps, HEAVY) if own == "AdaLoRA" else salora(steps, HEAVY),
-    )
+    if kind == ADALORA:
+        arm = allocator("AdaLoRA", R, settings, rate)
+        return replace(arm, policy=lambda steps: adalora(R, steps, HEAVY))
+    if kind == SALORA:
+        arm = allocator("SaLoRA", R, settings, rate)
+        return replace(arm, policy=lambda steps: salora(steps, HEAVY))
+    return allocator(kind, R, settings, rate)
 
 
 STUDY = rate_search(

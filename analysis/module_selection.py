@@ -1,7 +1,8 @@
 """DiffoRA's selections against random ones, at several rates, with and without sharing.
 
-The search is a run of its own, of half as many steps, which gives nothing but its module weights;
-what is selected by them, or at random, then trains alike.
+The search is a run of its own, of half as many steps and at DiffoRA's learning rate, which gives
+nothing but its module weights; what is selected by them, or at random, then trains alike, at the
+rate of LoRA.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis._allocators import RATES, VALIDATION, dense_plan, fixed, labelled
-from analysis._arms import Arm, train_arm
+from analysis._arms import train_arm
 from analysis._comparison import Comparison
 from analysis._study import Run, Settings, Study
 from expandermask.allocation import DiffoRA, Policy
@@ -56,13 +57,14 @@ def run(settings: Settings) -> dict[str, Any]:
     if settings["random"]:
         arm = replace(start, policy=lambda _: DiffoRA(random=True, search_steps=0, **options))
         return train_arm(settings, arm)
-    weights = search(settings, start)
+    weights = search(settings)
     arm = replace(start, policy=lambda _: Selection(weights, **options))
     return train_arm(settings, arm) | {"weights": weights}
 
 
-def search(settings: Settings, start: Arm) -> dict[str, float]:
+def search(settings: Settings) -> dict[str, float]:
     """The module weights after one pass over the train snippets."""
+    start = fixed(dense_plan(R, settings["seed"]), RATES["DiffoRA"])
     made: list[Search] = []
 
     def policy(steps: int) -> Policy:

@@ -87,6 +87,19 @@ def test_policies_have_the_best_rates_that_were_found() -> None:
     } == RATES
 
 
+def test_aloras_terms_have_loras_scale() -> None:
+    from analysis._allocators import allocator, lora_of_rank
+    from analysis._task import pretrained
+    from tests.allocation.models import adapters
+
+    arm = allocator("ALoRA", 8, {"seed": 0})
+    model = arm.adapt(pretrained())
+    arm.policy(50).attach(model)
+    plain = lora_of_rank(8, 0).adapt(pretrained())
+    for own in (model, plain):
+        assert {round(one.scale, 6) for one in adapters(own).values()} == {2.0}
+
+
 @pytest.mark.parametrize("name", ["equal_sparsity", "partial_sources"])
 def test_a_run_again_gives_the_same_numbers(name: str, tmp_path: Path) -> None:
     own = study(name)
