@@ -61,7 +61,8 @@ class Study:
     draw: Callable[[dict[str, Any]], Any]
     """A matplotlib Figure of a record."""
     kept_by: str = ""
-    """The study that has all these runs and more, and keeps them; this one if empty."""
+    """The study that has all these runs and keeps them, and forgets them with --fresh; this one if
+    empty."""
 
     def main(self) -> None:
         """The command line."""

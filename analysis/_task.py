@@ -111,8 +111,8 @@ def fine_tune(
     ``settings`` has train, test, epochs and seed; with ``validate`` True it is measured on as many
     validation snippets instead. ``adapt`` gives the model to train, of which the trainable
     parameters include the head's; ``policy``, of the number of steps, decides about the ranks of a
-    dense adapter, and is finished before the test: ``in_use`` are its terms after every step,
-    ``values_left`` what is left to use in the end.
+    dense adapter, and is finished before the test: ``in_use`` is how many terms an evaluation after
+    each step would use, ``values_left`` how many values are left in the end.
     ``measure`` may add to the result.
     """
     train_set, test_set = encoded(settings["train"], settings["test"])

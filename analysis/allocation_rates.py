@@ -15,7 +15,7 @@ from analysis._study import Settings
 
 R = 8
 HEAVY = 0.1
-"""What AdaLoRA is published with, where orthogonality is a mean of norms, no sum of squares."""
+"""A weight AdaLoRA is published with, where orthogonality is a mean of norms, not their squares."""
 ADALORA, SALORA = (f"{kind}, orthogonality {HEAVY:g}" for kind in ("AdaLoRA", "SaLoRA"))
 GRID = {
     "LoRA": (1e-3, 2e-3, 3e-3, 4e-3),

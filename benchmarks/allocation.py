@@ -178,7 +178,9 @@ def phases(size: str, r: int) -> dict[str, dict[str, float]]:
     plain(inputs)
     lora = min(seconds_of(lambda: plain(inputs)) for _ in range(3))
     model = with_adapters(size, 2)
-    alora = ALoRA(score=minus_loss([inputs]), start_rank=1, first_steps=1, recovery_steps=1)
+    alora = ALoRA(
+        score=minus_loss([inputs]), start_rank=1, pruned=0, first_steps=1, recovery_steps=1
+    )
     alora.attach(model)
     alora.follow(adamw(alora.groups(lr=1e-4)))
     round_of_alora = seconds_of(lambda: alora.after_step(0)) / alora.evaluations

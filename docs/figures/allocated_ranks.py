@@ -1,4 +1,4 @@
-"""What each policy does over its steps, and where its ranks are then: of the study's record."""
+"""Where each policy's ranks are in the end, and how many it has over its steps, from the record."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,9 @@ from expandermask.plots import budget_over_time, rank_heatmap
 
 RECORD = Path(__file__).parents[2] / "analysis" / "results" / "allocated_ranks.json"
 LARGEST = 16
-"""Where the colours end: twice the mean rank that all policies aim at."""
+"""Where the colours end: no policy has more terms in a module, AdaLoRA and SoRA up to 12."""
+BUDGETS = {"AdaLoRA": 288, "ALoRA": 288, "ROLoRA": 288, "DiffoRA": 288}
+"""In terms. SaLoRA's is one of values, SoRA has none."""
 
 
 def draw(name: str, results: list[dict]) -> None:
@@ -28,7 +30,8 @@ def draw(name: str, results: list[dict]) -> None:
     budget_over_time(
         {f"seed {seed}": found["in_use"] for seed, found in enumerate(results)},
         right,
-        budget=LARGEST / 2 * len(mean),
+        budget=BUDGETS.get(name),
+        label="terms an evaluation would use",
         title="over the steps",
     )
     path = Path(__file__).with_name(f"ranks_{name.lower()}.png")
@@ -40,7 +43,7 @@ def main() -> None:
     """Draw ranks_NAME.png of every policy beside this script."""
     results: dict[str, list[dict]] = {}
     for run in json.loads(RECORD.read_text(encoding="utf-8"))["runs"]:
-        results.setdefault(run["settings"]["arm"], []).append(run["result"])
+        results.setdefault(run["settings"]["arm"], []).append(run["result"])  # in seeds' order
     for name, found in results.items():
         draw(name, found)
 

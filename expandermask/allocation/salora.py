@@ -81,9 +81,10 @@ class SaLoRA(Policy):
     multiplier_rate : float
         Positive.
     orthogonality : float
-        beta, the weight of `expandermask.allocation.orthogonality` in the loss, at least 0. An
-        update has no lambda here to make it small: B'B = I makes all its singular values the
-        adapter's scale, which is far too much, so beta should leave the loss the upper hand.
+        beta, the weight of `expandermask.allocation.orthogonality` in the loss, at least 0. No
+        lambda makes the update small here: with B'B = I and AA' = I the singular values of the
+        terms that are open are all the adapter's scale, which is far too much. So beta should leave
+        the loss the upper hand; the default was tried on MiniLM.
     tau : float
         The temperature, positive.
     settle : bool

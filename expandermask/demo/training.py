@@ -104,9 +104,9 @@ def train(
 
     ``seed`` fixes the batches and the dropout, so arms trained with one seed see the same ones.
     Another ``optimizer`` keeps the proportions of its groups' learning rates. ``after_step`` is
-    called with the step's number, counted from 0, while the gradients are still there. A ``policy``
-    is one attached to the model, which has its turn first; what is counted are then the values that
-    train at the end.
+    called with the step's number, counted from 0, after the policy and before gradients are set to
+    None. A ``policy`` is one attached to the model. The values, gradients and moments that are told
+    are those of the end.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if policy is not None:
