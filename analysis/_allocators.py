@@ -46,6 +46,8 @@ RATES = {
 """The learning rate of each, the best in the study `allocation_rates`; ALoRA's is LoRA's."""
 ALORA_ALPHA = LORA_ALPHA * math.sqrt(2)
 """With m terms in use of 2 r the scale is this over sqrt(2 r m); at m = r LoRA's LORA_ALPHA / r."""
+GATE_RATIO = 20
+"""How much faster than all else SoRA's gates learn; at one rate they keep their first order."""
 LIGHT = 1e-3
 """The weight of AdaLoRA's and SaLoRA's orthogonality, and the default of ROLoRA's."""
 VALIDATION = 64
@@ -108,9 +110,8 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
     """One policy over so many steps."""
     if kind == "AdaLoRA":
         return adalora(r, steps)
-    if kind == "SoRA":  # a third of its normal gates are of size 0.43 or less, and hardly move
-        factors = [Schedule(rate, 1, 1).factor(step, steps) for step in range(steps)]
-        return SoRA(strength=0.43 / (rate * sum(factors)))
+    if kind == "SoRA":
+        return sora(rate, steps)
     if kind == "SaLoRA":
         return salora(steps)
     if kind == "ALoRA":  # two rounds, half of whose terms move
@@ -142,6 +143,25 @@ def adalora(r: int, steps: int, orthogonality: float = LIGHT) -> AdaLoRA:
         final_steps=steps // 3,
         orthogonality=orthogonality,
     )
+
+
+class QuickSoRA(SoRA):
+    """SoRA whose gates have ``ratio`` times the learning rate of all else."""
+
+    def __init__(self, ratio: float, *, strength: float) -> None:
+        super().__init__(strength=strength)
+        self.ratio = ratio
+
+    def groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """As `Policy.groups`."""
+        rest, gates = super().groups(lr=lr, weight_decay=weight_decay)
+        return [rest, {**gates, "lr": self.ratio * lr}]
+
+
+def sora(rate: float, steps: int, ratio: float = GATE_RATIO, pull: float = 0.75) -> QuickSoRA:
+    """Thresholds that come to ``pull`` over the steps, by which a third of the gates closes."""
+    factors = [Schedule(rate, 1, 1).factor(step, steps) for step in range(steps)]
+    return QuickSoRA(ratio, strength=pull / (ratio * rate * sum(factors)))
 
 
 def salora(steps: int, orthogonality: float = LIGHT) -> SaLoRA:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from analysis._allocators import adalora, allocator, lora_of_rank, salora
+from analysis._allocators import adalora, allocator, lora_of_rank, salora, sora
 from analysis._arms import Arm
 from analysis._rate_search import rate_search
 from analysis._study import Settings
@@ -16,6 +16,7 @@ from analysis._study import Settings
 R = 8
 HEAVY = 0.1
 """A weight AdaLoRA is published with, where orthogonality is a mean of norms, not their squares."""
+SORA = "SoRA, gates at the same rate"
 ADALORA, SALORA = (f"{kind}, orthogonality {HEAVY:g}" for kind in ("AdaLoRA", "SaLoRA"))
 GRID = {
     "LoRA": (1e-3, 2e-3, 3e-3, 4e-3),
@@ -24,6 +25,7 @@ GRID = {
     "SaLoRA": (1e-3, 2e-3, 4e-3, 8e-3),
     "ROLoRA": (1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1),
     "DiffoRA": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+    SORA: (1e-3, 2e-3, 4e-3, 8e-3),
     ADALORA: (1e-2, 2e-2, 4e-2, 8e-2),
     SALORA: (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
 }
@@ -34,6 +36,9 @@ def build(settings: Settings) -> Arm:
     kind, rate = settings["kind"], settings["rate"]
     if kind == "LoRA":
         return lora_of_rank(R, settings["seed"], rate)
+    if kind == SORA:
+        arm = allocator("SoRA", R, settings, rate)
+        return replace(arm, policy=lambda steps: sora(rate, steps, ratio=1, pull=0.43))
     if kind == ADALORA:
         arm = allocator("AdaLoRA", R, settings, rate)
         return replace(arm, policy=lambda steps: adalora(R, steps, HEAVY))
