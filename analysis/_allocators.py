@@ -37,7 +37,7 @@ from expandermask.importance import gradient_norms
 RATES = {
     "LoRA": 3e-3,
     "AdaLoRA": 4e-2,
-    "SoRA": 2e-3,
+    "SoRA": 4e-3,
     "SaLoRA": 4e-3,
     "ALoRA": 3e-3,
     "ROLoRA": 2e-2,
