@@ -83,8 +83,8 @@ class SaLoRA(Policy):
     orthogonality : float
         beta, the weight of `expandermask.allocation.orthogonality` in the loss, at least 0. No
         lambda makes the update small here: with B'B = I and AA' = I the singular values of the
-        terms that are open are all the adapter's scale, which is far too much. So beta should leave
-        the loss the upper hand; the default was tried on MiniLM.
+        terms that are open are all the adapter's scale. The more beta weighs, the larger the
+        learning rate has to be; the default was tried on MiniLM.
     tau : float
         The temperature, positive.
     settle : bool
