@@ -147,7 +147,8 @@ def budget_over_time(
         )
     if budget is not None:
         ax.axhline(budget, color="0.35", ls="--", lw=1, label="budget")
-    ax.set_ylim(bottom=0)
+    most = max(*(max(values) for values in totals.values()), budget or 0)
+    ax.set_ylim(0, 1.06 * most or 1)  # no line lies on the frame
     ax.set_xlabel("step")
     ax.set_ylabel(label)
     ax.set_title(title, loc="left")

@@ -50,6 +50,8 @@ def test_budgets_are_steps_from_the_first() -> None:
     assert first.get_color() != second.get_color()
     assert set(line.get_ydata()) == {6}
     assert ax.get_ylim()[0] == 0
+    assert budget_over_time({"a": [8, 8], "b": [8]}, budget=8).get_ylim()[1] > 8
+    assert budget_over_time({"a": [0, 0]}).get_ylim() == (0, 1)
 
 
 def test_gradient_norms_have_a_line_for_each_kind() -> None:
