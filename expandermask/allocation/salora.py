@@ -88,7 +88,8 @@ class SaLoRA(Policy):
     tau : float
         The temperature, positive.
     settle : bool
-        Whether the realised density is made to meet the target too: to the cost of one term.
+        Whether the realised density is made to meet the target too: short of it by less than the
+        cost of one term, and the expected one by at most half a hundredth more.
 
     Raises
     ------

@@ -121,7 +121,7 @@ def test_the_multiplier_moves_only_in_its_phase_and_never_falls() -> None:
 
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("target", [0.25, 0.5, 0.9])
-def test_both_densities_are_within_a_hundredth_at_the_end_of_the_phase(
+def test_both_densities_meet_the_target_to_one_term_at_the_end_of_the_phase(
     masks: str, target: float
 ) -> None:
     model = net(64, masks)
@@ -130,8 +130,10 @@ def test_both_densities_are_within_a_hundredth_at_the_end_of_the_phase(
     assert policy.density().expected == pytest.approx(target, abs=0.01)
     train(model, policy, range(149, 150), optimizer)
     expected, realised = policy.density()
-    assert expected == pytest.approx(target, abs=0.01)
-    assert realised == pytest.approx(target, abs=0.01)
+    one = float(policy._costs.max())
+    assert one < 0.02
+    assert target - one < realised < target + 1e-9
+    assert 0.995 * realised < expected < realised  # those open are so with probability 0.9955
     exists = policy._terms.split(policy._terms.exists)  # entries that are no term's do not count
     total = float(
         sum(support_counts(own)[:, exists[n]].sum() for n, own in adapters(model).items())
