@@ -88,8 +88,8 @@ def change_masks(
     ------
     AdapterError
         The plan is for other modules or another rank; the adapter is merged or sharded; or the
-        optimizer does not train the adapter, or holds state that is neither a number nor shaped as
-        the values. Nothing is changed.
+        optimizer does not train the adapter's values (those that are frozen apart), or holds state
+        that is neither a number nor shaped as the values. Nothing is changed.
 
     Examples
     --------
@@ -138,6 +138,8 @@ def _carried_state(move: _Move, optimizer: Optimizer | None) -> dict[str, Any]:
         return {}
     parameter = move.parameter
     if not any(p is parameter for group in optimizer.param_groups for p in group["params"]):
+        if not parameter.requires_grad:
+            return {}
         raise AdapterError(
             "the optimizer does not train the adapter's values; give the one that does, or none"
         )

@@ -8,6 +8,7 @@ schedule from all terms to the budget.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -19,7 +20,7 @@ from expandermask.allocation.budget import best
 from expandermask.allocation.orthogonality import orthogonality
 from expandermask.allocation.policy import Policy, start_gate
 from expandermask.allocation.terms import Terms
-from expandermask.errors import InvalidInputError, check_integer, check_real
+from expandermask.errors import AdapterError, InvalidInputError, check_integer, check_real
 from expandermask.masks.plan import MaskPlan
 
 Importance = Literal["smoothed", "sensitivity", "magnitude"]
@@ -67,7 +68,8 @@ class AdaLoRA(Policy):
 
     Notes
     -----
-    A module whose factors got no gradient has importance 0 for that step. A step with a gradient
+    A module whose lambda got no gradient, so that the loss does not reach it, has importance 0 for
+    that step, whatever gradients the regulariser gives its factors. A step with a gradient
     that is not finite is left out as a whole, as loss scaling leaves it out. Memory: two floats for
     each value and an int32. O(values) for a step, and r^2 (d + k) of a module for the regulariser.
 
@@ -117,11 +119,17 @@ class AdaLoRA(Policy):
         self.importance, self.variant = importance, variant
         self._require_sound()
 
+    @property
+    def steps(self) -> int:
+        """``total_steps``."""
+        return self.total_steps
+
     def budget(self, step: int) -> int:
         """b(t), the terms that may be active after ``step``: exact, rounded down.
 
         b_T + (b_0 - b_T) (1 - (t - t_i) / (T - t_i - t_f))^3 between t_i and T - t_f.
         """
+        self._in_hand()
         everything = int(self._terms.exists.sum())
         if step < self.warmup_steps:
             return everything
@@ -145,6 +153,8 @@ class AdaLoRA(Policy):
         self._in_hand()
         if self.importance == "magnitude" or step >= self.total_steps - self.final_steps:
             return
+        self._require_gradients()
+        self._looked = True
         seen = self._sensitivity()
         if not bool(seen.isfinite().all()):
             return
@@ -160,6 +170,11 @@ class AdaLoRA(Policy):
         self._in_hand()
         if (count := self.budget(step)) >= int(self._terms.exists.sum()):
             return
+        if not self._looked:
+            raise AdapterError(
+                "AdaLoRA has seen no gradients to rank terms by; call after_backward(step) after "
+                "backward() and before zero_grad()"
+            )
         chosen = torch.from_numpy(best(self.scores().cpu().numpy(), count))
         for gate, kept in zip(self._terms.gates(), self._terms.split(chosen).values(), strict=True):
             gate.masked_fill_(~kept.to(gate.device).view_as(gate), 0.0)
@@ -189,6 +204,11 @@ class AdaLoRA(Policy):
         self._in_hand()
         return {"mean": self._mean, "deviation": self._deviation}
 
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state_dict`."""
+        super().load_state_dict(state)
+        self._looked = True
+
     def _check(self, plan: MaskPlan) -> None:
         there, modules = int(self._terms.exists.sum()), len(plan)
         if self._target() > there:
@@ -206,15 +226,22 @@ class AdaLoRA(Policy):
         count = len(self._term_of) + len(self._terms)
         self._mean = torch.zeros(count, device=self._term_of.device)
         self._deviation = torch.zeros_like(self._mean)
+        self._looked = self.importance == "magnitude"
+        """Whether there is anything to rank terms by."""
 
     @torch.no_grad()
     def _sensitivity(self) -> Tensor:
-        """|w dL/dw| of all values, then of all gates: a new tensor."""
+        """|w dL/dw| of all values, then of all gates: a new tensor. 0 where no loss reaches."""
+        values, gates = self._terms.values(), self._terms.gates()
+        reached = [gate.grad is not None and gate.grad.ne(0).any() for gate in gates]
         parts = [
-            torch.zeros(p.numel(), device=p.device)
-            if p.grad is None
-            else (p.float() * p.grad.float()).reshape(-1)
-            for p in (*self._terms.values(), *self._terms.gates())
+            (p.float() * p.grad.float()).mul_(there).reshape(-1)
+            if there is not False and p.grad is not None
+            else torch.zeros(p.numel(), device=p.device)
+            for p, there in (
+                *zip(values, (there for there in reached for _ in "ab"), strict=True),
+                *zip(gates, reached, strict=True),
+            )
         ]
         return torch.cat(parts).abs_()
 

@@ -32,8 +32,8 @@ class ALoRA(Policy):
     ``recovery_steps``, ``rounds`` times in all, the ``pruned`` terms of the lowest IS are dropped,
     and as many new ones given to the modules that lost none: evenly, the rest to those of the
     higher mean IS, none beyond the ranks its masks have. A module without terms has no score, and
-    is given none. What cannot be given, because all others lost some or are full, is gone, and the
-    total is smaller from then on.
+    is given none. What cannot be given, because the others are full, is gone, and the total is
+    smaller from then on; a round in which no module could take any drops nothing.
 
     The adapter's rank r is the largest a module may take; masks are drawn, and certified, for it.
     Attach the policy before training: terms beyond ``start_rank`` go, whatever they have learnt.
@@ -117,6 +117,11 @@ class ALoRA(Policy):
         super().attach(model, name=name)
         self._resize({p: first_ranks(pair, self.start_rank) for p, pair in self._masks.items()})
 
+    @property
+    def steps(self) -> int:
+        """The steps before the last round."""
+        return self.first_steps + max(0, self.rounds - 1) * self.recovery_steps
+
     def after_step(self, step: int) -> None:
         """A round, when one is due."""
         self._in_hand()
@@ -161,6 +166,7 @@ class ALoRA(Policy):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`: resizes the adapter, so load the model's own state after it."""
         own = self.state_dict()
+        self._require_same_names(own, state)
         self._require_same_shapes(own, state)
         self._resize(dict(zip(self._masks, state["active"].bool(), strict=True)))
         self.evaluations = int(state["evaluations"])
@@ -187,11 +193,12 @@ class ALoRA(Policy):
             n: sum(own.values()) / len(own) for n, own in scores.items() if own and n not in lost
         }
         takers = sorted(means, key=lambda name: -means[name])
-        if takers and count:
-            free = {n: first_ranks(self._masks[n], self._masks.r) & ~active[n] for n in takers}
-            caps = {name: int(own.sum()) for name, own in free.items()}
-            for name, more in share(dict.fromkeys(takers, 1.0), count, caps=caps).items():
-                active[name][free[name].nonzero().flatten()[:more]] = True
+        free = {n: first_ranks(self._masks[n], self._masks.r) & ~active[n] for n in takers}
+        caps = {name: int(own.sum()) for name, own in free.items()}
+        if not count or not any(caps.values()):
+            return
+        for name, more in share(dict.fromkeys(takers, 1.0), count, caps=caps).items():
+            active[name][free[name].nonzero().flatten()[:more]] = True
         self._resize(active)
 
     def _resize(self, terms: Mapping[str, Tensor]) -> None:
@@ -202,7 +209,11 @@ class ALoRA(Policy):
 
     def _value(self, model: nn.Module) -> float:
         self.evaluations += 1
-        value = float(self.score(model))
+        found = self.score(model)
+        try:
+            value = float(found)
+        except (TypeError, ValueError):
+            raise InvalidInputError(f"score must give a number, got {found!r:.80}") from None
         if not math.isfinite(value):
             raise AdapterError(f"the score of the model is {value}, which ranks nothing")
         return value

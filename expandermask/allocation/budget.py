@@ -1,7 +1,7 @@
 """Exact integer budgets: ranks shared out by largest remainder, and the b best of all.
 
-A budget is a number of rank-1 terms, or of parameters, that all modules have together. It is met to
-the unit wherever caps and costs allow, and never exceeded.
+A budget is a number of rank-1 terms, or of parameters, that all modules have together. It is never
+exceeded, and counted in terms it is met to the unit as far as caps go.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import TrainerCallback
 
 from expandermask.adapters.training.small_state import POLICY_KEY
 from expandermask.allocation.policy import Policy
-from expandermask.errors import AdapterError
+from expandermask.errors import AdapterError, InvalidInputError
 
 
 class PolicyCallback(TrainerCallback):
@@ -39,8 +40,17 @@ class PolicyCallback(TrainerCallback):
     Raises
     ------
     AdapterError
-        When training begins: the policy has another model in hand, or the Trainer scales its loss
-        (fp16), whose scaled gradients would be mixed with others; bf16 does not.
+        The Trainer was given an optimizer that does not train the gates: attach the policy, make
+        it of `Policy.groups`, then the Trainer. When training begins: the policy has another model
+        in hand, or has finished, or the Trainer scales its loss (fp16), whose scaled gradients
+        would be mixed with others; bf16 does not.
+    InvalidInputError
+        ``policy`` is none.
+
+    Warns
+    -----
+    UserWarning
+        Training ends before the policy's schedule does.
 
     Examples
     --------
@@ -71,6 +81,10 @@ class PolicyCallback(TrainerCallback):
     """
 
     def __init__(self, policy: Policy, name: str | None = None, finish: bool = True) -> None:
+        if not isinstance(policy, Policy):
+            raise InvalidInputError(
+                f"policy must be a policy, as AdaLoRA(target_rank=4, ...), got {policy!r:.80}"
+            )
         self.policy, self.name, self.finish = policy, name, finish
         self._hooks: list[Any] = []
 
@@ -79,6 +93,8 @@ class PolicyCallback(TrainerCallback):
         model = kwargs["model"]
         if self.policy.model is None:
             self.policy.attach(model, name=self.name)
+        if self.policy.model is model and kwargs.get("optimizer") is not None:
+            self.policy.follow(kwargs["optimizer"])
         self._watch(model)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -87,12 +103,19 @@ class PolicyCallback(TrainerCallback):
         if self.policy.model is not model:
             raise AdapterError(
                 "PolicyCallback's policy has no or another model in hand; give the callback to "
-                "Trainer(..., callbacks=[...]), so that it can attach the policy first"
+                "Trainer(..., callbacks=[...]), so that it can attach the policy first, and to "
+                "train again after it was finished, make another policy"
             )
         if getattr(args, "fp16", False):
             raise AdapterError(
                 "with fp16 the Trainer scales the loss, and a policy would see scaled gradients; "
                 "train with bf16, or in full precision"
+            )
+        if self.policy.steps is not None and self.policy.steps > state.max_steps:
+            warnings.warn(
+                f"{type(self.policy).__name__}'s schedule takes {self.policy.steps} steps, but "
+                f"training ends after {state.max_steps}, before the policy is through",
+                stacklevel=2,
             )
         self.policy.follow(kwargs["optimizer"])
 
@@ -110,10 +133,10 @@ class PolicyCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Finish the policy, unless asked not to."""
         if self.finish:
+            self.policy.finish()
             for hook in self._hooks:
                 hook.remove()
             self._hooks = []
-            self.policy.finish()
 
     def _watch(self, model: nn.Module) -> None:
         """Put the policy's state into the model's state dict, and take it out again."""

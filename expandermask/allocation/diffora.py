@@ -69,6 +69,27 @@ class DiffoRA(Policy):
     Notes
     -----
     A step of the search costs about two: one of them on a validation batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask.adapters import AdapterConfig, attach
+    >>> from expandermask.allocation import DiffoRA
+    >>> model = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 4))
+    >>> _ = attach(model, AdapterConfig(r=4, left_degree=4), rng=0)
+    >>> x, y = torch.randn(2, 32, 16), torch.randn(2, 32, 4)
+    >>> loss = lambda m, batch: torch.nn.functional.mse_loss(m(batch[0]), batch[1])
+    >>> policy = DiffoRA(validation=[(x[1], y[1])], search_steps=4, select_rate=1.0, loss=loss)
+    >>> policy.attach(model)
+    >>> optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    >>> policy.follow(optimizer)
+    >>> for step in range(8):
+    ...     loss(model, (x[0], y[0])).backward()
+    ...     optimizer.step()
+    ...     policy.after_step(step)
+    ...     optimizer.zero_grad()
+    >>> policy.modules()  # each is alone in its layer
+    {'0': True, '1': True}
     """
 
     exchanges_parameters = True
@@ -107,6 +128,11 @@ class DiffoRA(Policy):
             self._select()
         else:
             self._put_gates()
+
+    @property
+    def steps(self) -> int:
+        """``search_steps``."""
+        return self.search_steps
 
     def after_step(self, step: int) -> None:
         """In the search a step of gamma on a validation batch; at its end the selection."""

@@ -102,8 +102,18 @@ def estimate_gram(
     x, gates, w0
         As for `gram_matrix`.
     samples : int
-        Draws of w, at least 40.
+        Draws of w, at least 40. What is left over of 40 equal batches is not drawn.
     rng : None, int or numpy.random.Generator
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from expandermask.allocation.gram import estimate_gram, gram_matrix
+    >>> x = np.random.default_rng(0).normal(size=(5, 8))
+    >>> least = np.linalg.eigvalsh(gram_matrix(x))[0]
+    >>> low, high = estimate_gram(x, rng=0).interval
+    >>> bool(low < least < high)
+    True
     """
     rows, diagonal, weights = _checked(x, gates, w0)
     size = check_integer("samples", samples, minimum=_BATCHES) // _BATCHES
@@ -187,6 +197,13 @@ def generalisation_bound(
     the smaller. Infinite where H is singular to rounding.
 
     Raises `InvalidInputError` unless ``gram`` is (N, N), ``y`` (N,), and 0 < delta <= 1/e.
+
+    Examples
+    --------
+    >>> import math
+    >>> from expandermask.allocation.gram import generalisation_bound
+    >>> generalisation_bound([[2, 0], [0, 1]], [2, 0], delta=math.exp(-1))  # 1 + 1/sqrt(2) at first
+    (1.7071067811865475, 2.121320343559643)
     """
     h, targets = np.asarray(gram, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if h.ndim != 2 or h.shape != (len(targets), len(targets)):

@@ -31,7 +31,7 @@ from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.training.distributed import several_processes
 from expandermask.allocation.prune import prune
 from expandermask.allocation.terms import Terms
-from expandermask.errors import AdapterError, FileFormatError
+from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
 
@@ -52,16 +52,18 @@ class Policy(ABC):
     def attach(self, model: nn.Module, *, name: str | None = None) -> None:
         """Take an adapter in hand: give it its gates, and the first values the method has.
 
-        ``name`` says which, if several are active. Make the optimizer afterwards, since the gates
-        are trained too, and change nothing about the adapter's masks until `finish`.
+        ``name`` says which, if several are active. Do it before training: AdaLoRA, ROLoRA and
+        DiffoRA start the adapter's values anew, ALoRA and ROLoRA leave out terms, and SoRA puts
+        random gates on them. Make the optimizer afterwards, since the gates are trained too, and
+        change nothing about the adapter's masks until `finish`.
 
         Raises
         ------
         AdapterError
-            No adapter is attached, it is merged or sharded, it has gates already, or the policy has
-            another in hand; or it exchanges parameters in the middle of training (ALoRA, ROLoRA,
-            DiffoRA), and several processes train, of which DistributedDataParallel would go on
-            with the old ones.
+            No adapter is attached, it is not active, merged or sharded, it has gates already, or
+            the policy has another in hand; or it exchanges parameters in the middle of training
+            (ALoRA, ROLoRA, DiffoRA), and several processes train, of which DistributedDataParallel
+            would go on with the old ones.
         """
         self._take(model, name, fresh=True)
 
@@ -69,7 +71,13 @@ class Policy(ABC):
         """As `attach`; unless ``fresh``, gates and values stay as another policy has left them."""
         if self._model is not None:
             raise AdapterError(f"this {type(self).__name__} has an adapter in hand; make another")
-        name, adapter = attachment(model).adapter(name)
+        attached = attachment(model)
+        name, adapter = attached.adapter(name)
+        if name not in attached.active:
+            raise AdapterError(
+                f"the adapter {name!r} is not active, so it does not train; the active ones are "
+                f"{list(attached.active)}: call set_adapters(model, {name!r}) first"
+            )
         layers = masked_layers(model, name)
         if any(layer.merged for layer in layers.values()):
             raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
@@ -95,12 +103,39 @@ class Policy(ABC):
         self._model, self._name, self._adapters = model, name, found
 
     @property
+    def steps(self) -> int | None:
+        """After how many steps it decides nothing more; None if it always does."""
+        return None
+
+    @property
     def model(self) -> nn.Module | None:
         """The model whose adapter is in hand, if any."""
         return self._model
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
-        """Tell the policy of the optimizer that trains the adapter."""
+        """Tell the policy of the optimizer that trains the adapter.
+
+        Raises
+        ------
+        InvalidInputError
+            It is not an optimizer.
+        AdapterError
+            It does not train all of the adapter's values and gates, as one that was made before
+            `attach`, or before a state was loaded that exchanged parameters.
+        """
+        own = [p for adapter in self._in_hand().values() for p in adapter.parameters()]
+        if not hasattr(optimizer, "param_groups"):
+            raise InvalidInputError(
+                f"optimizer must be a torch.optim.Optimizer, got {optimizer!r:.80}"
+            )
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        lost = sum(p.requires_grad and id(p) not in held for p in own)
+        if lost:
+            raise AdapterError(
+                f"the optimizer does not train {lost} of the adapter's {len(own)} parameters; make "
+                f"it of policy.groups(lr=...) after attach, and let {type(self).__name__} follow "
+                "it before a state is loaded, or make it after that"
+            )
         self._optimizer = optimizer
 
     def groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
@@ -157,6 +192,7 @@ class Policy(ABC):
 
     def worth(self) -> Tensor:
         """What every term is worth where some have to go: shape (terms,), here its gate's size."""
+        self._in_hand()
         return torch.cat([gate.detach().abs().reshape(-1) for gate in self._terms.gates()])
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -166,15 +202,22 @@ class Policy(ABC):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`; `FileFormatError` if it is not one of this policy's."""
         own = self.state_dict()
+        self._require_same_names(own, state)
         self._require_same_shapes(own, state)
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
-    def _require_same_shapes(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    def _require_same_names(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+        if not isinstance(state, Mapping):
+            raise FileFormatError(
+                f"{type(self).__name__}: a state is tensors by name, got {state!r:.80}"
+            )
         for name in sorted(own.keys() ^ state.keys()):
             raise FileFormatError(
                 f"{type(self).__name__}: {name!r} is missing, or not of its state"
             )
+
+    def _require_same_shapes(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
                 raise FileFormatError(
@@ -203,6 +246,14 @@ class Policy(ABC):
         self._in_hand()
         assert self._model is not None
         return self._model
+
+    def _require_gradients(self) -> None:
+        """Refuse to learn from gradients when there are none at all."""
+        if all(gate.grad is None for gate in self._terms.gates()):
+            raise AdapterError(
+                f"{type(self).__name__}'s gates have no gradients; call after_backward(step) after "
+                "backward() and before zero_grad()"
+            )
 
     def _refresh(self) -> None:
         """Look at the adapter's terms again, after a resize."""

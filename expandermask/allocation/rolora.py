@@ -18,9 +18,9 @@ from expandermask.allocation.adalora import AdaLoRA
 from expandermask.allocation.budget import best, share
 from expandermask.allocation.policy import Policy
 from expandermask.allocation.resize import first_ranks, resize
+from expandermask.allocation.sora import SoRA
 from expandermask.allocation.static import used_ranks
 from expandermask.errors import (
-    AdapterError,
     FileFormatError,
     InvalidInputError,
     check_integer,
@@ -61,18 +61,20 @@ class ROLoRA(Policy):
     Parameters
     ----------
     target_rank : float
-        R, in (0, r]. The budget is ``floor(target_rank * modules)`` terms.
+        R, in (0, r]. The budget is ``floor(target_rank * modules)`` terms, at least one.
     total_steps : int
         Of all rounds and the last sparsifying, which share them evenly: at least two for each.
     rounds : int
         T.
     sparsify : callable
         Of a mean rank and steps an `AdaLoRA` or `SoRA`, which thresholds and so ignores the rank.
+        Called for every round before anything is changed, and again as the rounds begin.
 
     Raises
     ------
     InvalidInputError
-        A value outside these ranges.
+        A value outside these ranges, or, from `attach`, ``sparsify`` gives no such policy for a
+        round.
 
     Examples
     --------
@@ -130,11 +132,11 @@ class ROLoRA(Policy):
         self._resize({p: first_ranks(pair, ranks[p]) for p, pair in self._masks.items()})
         self._inner = self._sparsifier(0)
         self._inner._take(model, self._name, fresh=True)
-        if any(not isinstance(own.rank_gate, nn.Parameter) for own in self._in_hand().values()):
-            raise AdapterError(
-                "sparsify must give a policy whose rank gates are trained parameters, AdaLoRA's or "
-                f"SoRA's, got {type(self._inner).__name__}"
-            )
+
+    @property
+    def steps(self) -> int:
+        """``total_steps``."""
+        return self.total_steps
 
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell the policies of the optimizer, whose moments follow the ranks."""
@@ -160,6 +162,10 @@ class ROLoRA(Policy):
 
     def level(self, round: int) -> float:
         """The mean rank that round ``round``, counted from 0, is to come down to."""
+        self._in_hand()
+        return self._level(round)
+
+    def _level(self, round: int) -> float:
         level = Fraction(self.target_rank) / 2
         for t in range(1, round + 1):
             level *= 1 + Fraction(1, self.rounds + t)
@@ -186,18 +192,21 @@ class ROLoRA(Policy):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`: resizes the adapter, so load the model's own state after it."""
-        self._require_same_shapes(
-            {"round": torch.tensor(0), "terms": torch.zeros(len(self._masks), self._masks.r)},
-            {name: t for name, t in state.items() if not name.startswith("sparsify.")},
-        )
+        own = self.state_dict()
+        self._require_same_names(own, state)
+        self._require_same_shapes({name: own[name] for name in ("round", "terms")}, state)
         if not 0 <= int(state["round"]) <= self.rounds:
             raise FileFormatError(
                 f"ROLoRA: round must be in [0, {self.rounds}], got {int(state['round'])}"
             )
+        if (count := int(state["terms"].bool().sum())) > self._budget:
+            raise FileFormatError(
+                f"ROLoRA: the state has {count} terms, more than the {self._budget} of the budget"
+            )
         self._resize(dict(zip(self._masks, state["terms"].bool(), strict=True)))
         self._begin_round(int(state["round"]))
-        own = {n.removeprefix("sparsify."): t for n, t in state.items() if "sparsify." in n}
-        self._inner.load_state_dict(own)
+        inner = {n.removeprefix("sparsify."): t for n, t in state.items() if "sparsify." in n}
+        self._inner.load_state_dict(inner)
 
     def _check(self, plan: MaskPlan) -> None:
         if self.target_rank > plan.r:
@@ -206,6 +215,13 @@ class ROLoRA(Policy):
             )
         rank = Fraction(self.target_rank).limit_denominator(10**6)
         self._masks, self._round, self._budget = plan, 0, math.floor(rank * len(plan))
+        if not self._budget:
+            raise InvalidInputError(
+                f"target_rank must be at least {1 / len(plan):.3g}, one term of {len(plan)} "
+                f"modules, got {self.target_rank:g}"
+            )
+        for number in range(self.rounds + 1):
+            self._sparsifier(number)
 
     def _next_round(self) -> None:
         """Steps (b), (c) and (d): other ranks, with what was trained carried over."""
@@ -267,7 +283,13 @@ class ROLoRA(Policy):
     def _sparsifier(self, number: int) -> Policy:
         steps = self._begins(number + 1) - self._begins(number)
         mean = float(self._terms.exists.sum()) / len(self._masks)
-        return self.sparsify(min(self.level(number), mean), steps)
+        found = self.sparsify(min(self._level(number), mean), steps)
+        if not isinstance(found, AdaLoRA | SoRA):
+            raise InvalidInputError(
+                "sparsify must give a policy whose rank gates are trained parameters, AdaLoRA's or "
+                f"SoRA's, got {found!r:.80}"
+            )
+        return found
 
     def _begins(self, round: int) -> int:
         """The step with which a round begins; the one after the last is the end."""

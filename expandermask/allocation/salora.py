@@ -18,7 +18,7 @@ from torch import Tensor
 from expandermask.adapters.training.distributed import mean_over_ranks
 from expandermask.allocation.orthogonality import orthogonality
 from expandermask.allocation.policy import Policy
-from expandermask.errors import InvalidInputError, check_integer, check_real
+from expandermask.errors import AdapterError, InvalidInputError, check_integer, check_real
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
 
@@ -141,6 +141,11 @@ class SaLoRA(Policy):
         self._require_sound()
 
     @property
+    def steps(self) -> int:
+        """``end_step``."""
+        return self.end_step
+
+    @property
     def multiplier(self) -> float:
         """lambda, at least 0; it never falls."""
         self._in_hand()
@@ -172,6 +177,7 @@ class SaLoRA(Policy):
         self._in_hand()
         if not self.start_step <= step < self.end_step:
             return
+        self._require_gradients()
         gradients = mean_over_ranks(
             torch.cat(
                 [torch.zeros_like(g) if g.grad is None else g.grad for g in self._drawn.values()]
@@ -196,6 +202,7 @@ class SaLoRA(Policy):
             self._adam.step()
             self._log_theta.grad = None
         if step == self.end_step - 1 and self.settle:
+            self._require_learnt()
             self._settle()
         self._draw(step + 1)
 
@@ -245,6 +252,13 @@ class SaLoRA(Policy):
         entries = torch.bincount(self._terms.of_values(), minlength=len(self._terms)).double()
         entries *= self._terms.exists
         return entries / entries.sum()
+
+    def _require_learnt(self) -> None:
+        if not self._adam.state[self._log_theta]["step"]:
+            raise AdapterError(
+                "SaLoRA's gates have taken no step, so nothing tells which to close; call "
+                "after_backward(step) after backward() and before zero_grad()"
+            )
 
     def _settle(self) -> None:
         """Close for good all but the terms of highest log theta that the target pays for."""

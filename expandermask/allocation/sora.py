@@ -77,8 +77,9 @@ class SoRA(Policy):
             group = self._group(gate)
             if group.get("weight_decay"):
                 raise AdapterError(
-                    "SoRA's gates must have no weight decay, which would move them besides; give "
-                    "the optimizer policy.groups(lr=..., weight_decay=...)"
+                    "SoRA's gates must have no weight decay, which would move them besides; make "
+                    "the optimizer of policy.groups(lr=..., weight_decay=...), and give a Trainer "
+                    "optimizers=(that, None)"
                 )
             if self.variant == "paper":
                 gate.copy_(soft_threshold(gate, group["lr"] * self.strength))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from expandermask.adapters import merge
+from expandermask.adapters import AdapterConfig, attach, detach, merge
 from expandermask.allocation import AdaLoRA
 from expandermask.allocation.orthogonality import orthogonality
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
@@ -182,15 +182,14 @@ def test_scores_masks_and_budgets_are_pefts_fed_the_same_gradients() -> None:
             before = [layers[n].lora_E["default"].detach().clone() for n in layers]
             pattern = allocator.mask_to_budget(twin, budget)
             kept = [k for key in sorted(pattern) for k in pattern[key]]
-            chosen = np.zeros(len(kept), dtype=bool)
-            order = np.argsort(-policy.scores().numpy(), kind="stable")[: policy.budget(step)]
-            chosen[order] = True
-            assert kept == chosen.tolist()
             for n, old in zip(layers, before, strict=True):
                 layers[n].lora_E["default"].data.copy_(old)
             compared += 1
         optimizer.step()
         policy.after_step(step)
+        if step > policy.warmup_steps:
+            gates = torch.cat([own.rank_gate.detach() for own in adapters(model).values()])
+            assert kept == (gates != 0).tolist()
     assert compared == 26
     assert sum(policy.ranks().values()) == 4
 
@@ -243,7 +242,12 @@ def test_a_masked_term_comes_back_only_by_ranking_again() -> None:
     assert isinstance(gate, nn.Parameter)
 
     def step(number: int, gradients: list[float]) -> list[bool]:
-        """A step in which only module "0" has gradients, in the vectors of its terms."""
+        """A step in which only module "0" has gradients, in the vectors of its terms.
+
+        Its lambda, being 0, has a gradient and no importance.
+        """
+        gate.data.zero_()
+        gate.grad = torch.ones(2)
         for values in (own.values_a, own.values_b):
             values.data.fill_(1.0)
             values.grad = torch.tensor(gradients).expand(values.shape).clone()
@@ -285,6 +289,8 @@ def test_equal_scores_go_by_module_and_index() -> None:
     for own in adapters(model).values():
         assert isinstance(own.rank_gate, nn.Parameter)
         own.rank_gate.data.fill_(1.0)
+        own.rank_gate.grad = torch.zeros(4)
+    policy.after_backward(0)
     policy.after_step(19)
     assert policy.ranks() == {"0": 4, "2": 0}
 
@@ -306,6 +312,47 @@ def test_modules_without_gradients_and_steps_that_are_not_finite() -> None:
     after = policy.state_dict()["mean"]
     count = own.values_a.numel() + own.values_b.numel()
     assert torch.allclose(after[:count], 0.85 * mean[:count])
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("variant", ["paper", "reference"])
+def test_no_budget_goes_to_modules_that_the_loss_does_not_reach(variant: str, used: bool) -> None:
+    """Whose factors have gradients nevertheless, of the regulariser."""
+    model = net(6)
+    model.append(nn.Linear(5, 5))
+    detach(model)
+    attach(model, AdapterConfig(r=6, left_degree=6, target_modules=["0", "2", "3"]), rng=0)
+    policy = AdaLoRA(target_rank=2, total_steps=20, orthogonality=0.1, variant=variant)
+    policy.attach(model)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = model[2](model[1](model[0](x)))
+        return y + 0 * model[3](y.detach()) if used else y
+
+    model.forward = forward
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    for step in range(20):
+        train(model, policy, range(step, step + 1), optimizer)
+        assert adapters(model)["3"].values_a.grad.any()
+        ranks = policy.ranks()
+        assert ranks["0"] + ranks["2"] == min(12, policy.budget(step))
+    assert ranks["3"] == 0
+    assert sum(ranks.values()) == 6
+
+
+def test_terms_are_not_ranked_without_gradients() -> None:
+    model = net(4)
+    policy = policy_of(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    for step in range(3):  # nothing is masked yet
+        backward(model, policy)
+        optimizer.step()
+        policy.after_step(step)
+    with pytest.raises(AdapterError, match="has seen no gradients to rank terms by; call after_ba"):
+        policy.after_step(3)
+    optimizer.zero_grad()
+    with pytest.raises(AdapterError, match=r"no gradients; call after_backward.* before zero_grad"):
+        policy.after_backward(3)
 
 
 def test_orthogonality_is_its_definition() -> None:

@@ -92,10 +92,29 @@ def test_what_cannot_be_given_is_gone() -> None:
     assert policy.ranks() == {"0": 0, "2": 5}  # one of three did not fit
     scored(policy, {"0": [], "2": [0.4, 0.6, 0.7, 0.8, 0.9]})
     policy.after_step(5)
-    assert policy.ranks() == {"0": 0, "2": 2}  # no module without a loss has a score
-    policy.after_step(6)
-    policy.after_step(9)  # the rounds are over
-    assert policy.ranks() == {"0": 0, "2": 2}
+    assert policy.ranks() == {"0": 0, "2": 5}  # there is no other module that could take any
+
+
+def test_nothing_is_dropped_that_no_module_could_take() -> None:
+    model = net(5)
+    policy = policy_of(model, start_rank=5)
+    scored(policy, {"0": [0.1] * 5, "2": [0.4] * 5})  # the second lost none, and is full
+    policy.after_step(3)
+    assert policy.ranks() == {"0": 5, "2": 5}
+    scored(policy, {"0": [0.1, 0.4, 0.4, 0.4, 0.4], "2": [0.1, 0.4, 0.4, 0.4, 0.4]})
+    policy.after_step(5)  # both lost one
+    assert policy.ranks() == {"0": 5, "2": 5}
+
+
+def test_after_the_rounds_nothing_moves() -> None:
+    policy = policy_of(net(5))
+    scored(policy, {"0": [0.5, 0.1, 0.2], "2": [0.4, 0.6, 0.7]})
+    assert policy.steps == 8
+    for step in (8, 9, 11):
+        policy.after_step(step)
+    assert policy.ranks() == {"0": 3, "2": 3}
+    policy.after_step(7)
+    assert policy.ranks() == {"0": 1, "2": 5}
 
 
 def test_equal_shares_first_and_the_rest_to_the_higher_mean() -> None:

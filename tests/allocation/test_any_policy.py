@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from expandermask.adapters import (
     load_adapter,
     merge,
     save_adapter,
+    set_adapters,
     unmerge,
 )
 from expandermask.adapters.attachment import attachment
@@ -35,7 +37,7 @@ from expandermask.allocation import (
     plan_of_ranks,
     uniform_ranks,
 )
-from expandermask.errors import AdapterError, InvalidInputError
+from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.allocation.models import SHAPES, adapters, backward, data, net, train
 
 STEPS = 16
@@ -218,7 +220,9 @@ def test_masked_gates_are_zero_whatever_they_were() -> None:
         gates = [own.rank_gate for own in adapters(model).values()]
         for gate in gates:
             gate.data.fill_(1.0)
+            gate.grad = torch.zeros(4)
         gates[0].data[2], gates[1].data[1] = float("nan"), float("inf")
+        policy.after_backward(4)
         policy.after_step(4)
         assert sum(policy.ranks().values()) == 2
 
@@ -256,3 +260,208 @@ def test_training_starts_anew_with_the_optimizers_first_step_and_embeddings_valu
     for name, own in adapters(model).items():
         assert not optimizer.state[own.values_b]
         assert torch.equal(own.values_b, fresh[name])
+
+
+def test_an_optimizer_has_to_train_what_the_policy_decides_about() -> None:
+    for name, make in POLICIES.items():
+        model, policy = net(6), make()
+        early = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+        policy.attach(model)
+        if name in ("SaLoRA", "DiffoRA"):  # which train no gates by the model's optimizer
+            policy.follow(early)
+            continue
+        with pytest.raises(AdapterError, match=r"does not train \d of the adapter's \d parameters"):
+            policy.follow(early)
+    with pytest.raises(InvalidInputError, match=r"must be a torch.optim.Optimizer, got 'adam'"):
+        policy.follow("adam")
+
+
+@pytest.mark.parametrize("name", ["ALoRA", "ROLoRA"])
+def test_an_optimizer_that_a_loaded_state_has_left_behind_is_refused(name: str) -> None:
+    """Made, but not followed, before the state was loaded: it would train nothing."""
+    model, policy = net(6), POLICIES[name]()
+    policy.attach(model)
+    train(model, policy, range(STEPS))
+    again, taken_up = net(6), POLICIES[name]()
+    taken_up.attach(again)
+    optimizer = torch.optim.AdamW(taken_up.groups(lr=1e-2))
+    taken_up.load_state_dict(policy.state_dict())
+    with pytest.raises(AdapterError, match="before a state is loaded, or make it after that"):
+        taken_up.follow(optimizer)
+    taken_up.follow(torch.optim.AdamW(taken_up.groups(lr=1e-2)))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_adapter_that_is_not_active_is_refused(name: str) -> None:
+    model = net(6)
+    attach(model, AdapterConfig(r=6, left_degree=6), rng=1, name="other")
+    set_adapters(model, "default")
+    with pytest.raises(
+        AdapterError, match=r"'other' is not active, so it does not train; .*default"
+    ):
+        POLICIES[name]().attach(model, name="other")
+    POLICIES[name]().attach(model)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_all_that_needs_an_adapter_says_so_before_there_is_one(name: str) -> None:
+    policy, optimizer = POLICIES[name](), torch.optim.SGD([nn.Parameter(torch.ones(1))])
+    calls = {
+        "follow": (optimizer,),
+        "groups": (),
+        "after_backward": (0,),
+        "after_step": (0,),
+        "finish": (),
+        "ranks": (),
+        "active": (),
+        "worth": (),
+        "load_state_dict": ({"no": torch.ones(1)},),
+        "budget": (0,),
+        "level": (0,),
+        "density": (),
+        "module_weights": (),
+        "importance": (),
+        "scores": (),
+    }
+    for call, given in calls.items():
+        if callable(method := getattr(policy, call, None)):
+            if (name, call) == ("SoRA", "load_state_dict"):  # which has no state
+                continue
+            with pytest.raises(AdapterError, match=rf"call {name}.attach\(model\) first"):
+                method(*given, **({"lr": 0.1} if call == "groups" else {}))
+
+
+RANK_ONE = MaskPlan.from_masks(
+    {name: (np.ones((k, 1)), np.ones((d, 1))) for name, (d, k) in SHAPES.items()}
+)
+OF_RANK_ONE: dict[str, Callable[[], Policy]] = {
+    **POLICIES,
+    "AdaLoRA": lambda: AdaLoRA(target_rank=0.5, total_steps=STEPS, final_steps=3),
+    "ALoRA": lambda: ALoRA(score=minus_mse, start_rank=1, first_steps=4, recovery_steps=3),
+    "ROLoRA": lambda: ROLoRA(target_rank=1, total_steps=STEPS),
+    "SaLoRA": lambda: SaLoRA(target_density=0.6, start_step=1, end_step=12),
+    "SoRA": lambda: SoRA(strength=0.5),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_adapters_of_rank_one(name: str) -> None:
+    model = net(4)
+    detach(model)
+    attach(model, RANK_ONE)
+    policy = OF_RANK_ONE[name]()
+    policy.attach(model)
+    train(model, policy, range(STEPS))
+    assert 1 <= sum(policy.ranks().values()) <= {"AdaLoRA": 1, "SaLoRA": 1}.get(name, 2)
+    before = model.eval()(data(3)[0])
+    policy.finish()
+    torch.testing.assert_close(model(data(3)[0]), before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_one_module_alone(name: str) -> None:
+    model = net(4)
+    detach(model)
+    attach(model, AdapterConfig(r=6, left_degree=6, target_modules=["0"]), rng=1)
+    policy = POLICIES[name]()
+    policy.attach(model)
+    train(model, policy, range(STEPS))
+    expected = {"AdaLoRA": 2, "SaLoRA": 3, "ALoRA": 2, "ROLoRA": 2, "DiffoRA": 6}
+    assert policy.ranks()["0"] == expected.get(name, policy.ranks()["0"]) > 0
+    before = model.eval()(data(3)[0])
+    policy.finish()
+    torch.testing.assert_close(model(data(3)[0]), before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_step_that_loss_scaling_leaves_out_for_its_nans_does_no_harm(name: str) -> None:
+    model, policy = net(6), POLICIES[name]()
+    policy.attach(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    policy.follow(optimizer)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        backward(model, policy, seed=step)
+        if step == 5:
+            for own in adapters(model).values():
+                for p in (own.values_a, own.values_b, own.rank_gate):
+                    if p is not None and p.grad is not None:
+                        p.grad.fill_(float("nan"))
+        policy.after_backward(step)
+        if step != 5:
+            optimizer.step()
+        policy.after_step(step)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not any(tensor.isnan().any() for tensor in policy.state_dict().values())
+    assert sum(policy.finish().values()) > 0
+
+
+def test_gates_that_training_made_nan_stay_to_be_seen() -> None:
+    model = net(6)
+    policy = SoRA(strength=2.0)
+    policy.attach(model)
+    optimizer = train(model, policy, range(2))
+    gate = adapters(model)["0"].rank_gate
+    gate.data[1] = float("nan")
+    policy.after_step(2)
+    assert gate[1].isnan()
+    assert policy.active()["0"][1]
+    model = net(6)
+    rounds = ROLoRA(target_rank=3, total_steps=STEPS, sparsify=lambda rank, steps: SoRA(strength=1))
+    rounds.attach(model)
+    optimizer = train(model, rounds, range(3))
+    adapters(model)["0"].rank_gate.data[0] = float("nan")
+    with pytest.raises(InvalidInputError, match="is NaN, which ranks nothing"):
+        train(model, rounds, range(3, STEPS), optimizer)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_module_that_the_model_never_uses_is_no_obstacle(name: str) -> None:
+    model = net(6)
+    detach(model)
+    model.append(nn.Linear(5, 5))
+    attach(model, AdapterConfig(r=6, left_degree=6, target_modules=["0", "2", "3"]), rng=0)
+    model.forward = lambda x: model[2](model[1](model[0](x)))
+    policy = POLICIES[name]()
+    policy.attach(model)
+    train(model, policy, range(STEPS))
+    used = adapters(model)["3"]
+    assert not used.values_b.any() or name in ("AdaLoRA", "ROLoRA")
+    ranks = policy.ranks()
+    assert ranks["0"] + ranks["2"] > 0
+    if name in ("AdaLoRA", "ROLoRA"):
+        assert ranks["3"] == 0
+    before = model.eval()(data(3)[0])
+    policy.finish()
+    torch.testing.assert_close(model(data(3)[0]), before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_module_that_is_frozen_is_left_as_it_is(name: str) -> None:
+    model, policy = net(6), POLICIES[name]()
+    policy.attach(model)
+    frozen = adapters(model)["0"]
+    for p in (frozen.values_a, frozen.values_b):
+        p.requires_grad_(False)
+    first = frozen.values_a.detach().clone()
+    train(model, policy, range(STEPS))
+    assert not frozen.values_a.requires_grad
+    if name in ("AdaLoRA", "SoRA", "SaLoRA"):
+        assert torch.equal(frozen.values_a, first)
+    assert sum(policy.finish().values()) > 0
+
+
+@pytest.mark.parametrize("state", [None, "a state"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_is_no_state_is_refused(name: str, state: object) -> None:
+    policy = POLICIES[name]()
+    policy.attach(net(6))
+    with pytest.raises(FileFormatError, match=f"{name}: a state is tensors by name, got"):
+        policy.load_state_dict(state)
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    policy = ALoRA(score=lambda model: None, start_rank=2, first_steps=1, recovery_steps=1)
+    policy.attach(net(6))
+    with pytest.raises(InvalidInputError, match="score must give a number, got None"):
+        policy.importance()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,16 +28,18 @@ from expandermask.allocation import (
     SoRA,
     minus_loss,
 )
-from expandermask.errors import AdapterError
+from expandermask.errors import AdapterError, InvalidInputError
 from tests.allocation.models import adapters
 
 logging.disable_progress_bar()
 STEPS = 12
 
 
-def bert() -> nn.Module:
+def bert(dropout: float = 0.1) -> nn.Module:
     torch.manual_seed(0)
     config = BertConfig(
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         vocab_size=64,
         hidden_size=16,
         intermediate_size=32,
@@ -97,6 +102,102 @@ def trained(
     )
     trainer.train(resume_from_checkpoint=resume)
     return model
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_trainer_does_what_a_plain_loop_does(name: str, tmp_path: Path) -> None:
+    """To the bit, where the loop differentiates the policy's loss by itself as well."""
+    batches: list[dict[str, torch.Tensor]] = []
+
+    class Noting(Trainer):
+        def training_step(self, model: nn.Module, inputs: Any, *rest: Any) -> torch.Tensor:
+            batches.append({key: value.clone() for key, value in inputs.items()})
+            return super().training_step(model, inputs, *rest)
+
+    policy, model = POLICIES[name](), bert(dropout=0.0)
+    settings = arguments(
+        tmp_path, lr_scheduler_type="constant", max_grad_norm=0.0, optim="adamw_torch"
+    )
+    Noting(
+        model, settings, train_dataset=DATA, callbacks=[PolicyCallback(policy, finish=False)]
+    ).train()
+    by_hand, plain = POLICIES[name](), bert(dropout=0.0)
+    plain.train()
+    by_hand.attach(plain)
+    optimizer = torch.optim.AdamW(by_hand.groups(lr=1e-2))
+    by_hand.follow(optimizer)
+    for step, batch in enumerate(batches):
+        plain(**batch).loss.backward()
+        if (extra := by_hand.loss()).requires_grad:
+            extra.backward()
+        by_hand.after_backward(step)
+        optimizer.step()
+        by_hand.after_step(step)
+        optimizer.zero_grad()
+    assert len(batches) == STEPS
+    assert policy.active().keys() == by_hand.active().keys()
+    for place, active in policy.active().items():
+        assert torch.equal(active, by_hand.active()[place])
+    own, theirs = model.state_dict(), plain.state_dict()
+    for key in theirs:
+        assert torch.equal(own[key], theirs[key]), key
+
+
+def own_optimizer(policy: Policy, model: nn.Module) -> torch.optim.Optimizer:
+    policy.attach(model)
+    return torch.optim.AdamW(policy.groups(lr=1e-2, weight_decay=0.1))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_optimizer_of_the_users_own_is_followed_from_the_start(
+    name: str, tmp_path: Path
+) -> None:
+    """Also where a checkpoint exchanges what it was made for."""
+    saving = arguments(tmp_path, save_strategy="steps", save_steps=8)
+    found = []
+    for resume in (False, f"{tmp_path}/checkpoint-8"):
+        model, policy = bert(), POLICIES[name]()
+        optimizers = (own_optimizer(policy, model), None)
+        callbacks = [PolicyCallback(policy, finish=False)]
+        trainer = Trainer(
+            model, saving, train_dataset=DATA, callbacks=callbacks, optimizers=optimizers
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        found.append(model.state_dict())
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from transformers import TrainerCallback
+from tests.allocation.test_callback import POLICIES, trained
+
+class Kill(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+trained(Path(sys.argv[1]), POLICIES[sys.argv[2]](), beside=(Kill(),),
+        save_strategy="steps", save_steps=4)
+"""
+
+
+@pytest.mark.parametrize("name", ["AdaLoRA", "ROLoRA"])
+def test_a_run_that_is_killed_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 4}
+    whole = trained(tmp_path / "whole", POLICIES[name](), **saving)
+    root = Path(__file__).parents[2]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "killed"), name], cwd=root, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert [p.name for p in (tmp_path / "killed").iterdir()] == ["checkpoint-4"]
+    resumed = trained(tmp_path / "killed", POLICIES[name](), resume=True, **saving)
+    own, theirs = resumed.state_dict(), whole.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all(torch.equal(own[key], theirs[key]) for key in own)
 
 
 @pytest.mark.parametrize("small", [False, True])
@@ -225,3 +326,25 @@ def test_what_cannot_work_is_said(tmp_path: Path) -> None:
     decayed = POLICIES["SoRA"]()
     with pytest.raises(AdapterError, match="must have no weight decay"):
         trained(tmp_path, decayed, weight_decay=0.1)
+    model = bert()
+    early = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    with pytest.raises(AdapterError, match="the optimizer does not train 4 of the adapter's 12"):
+        Trainer(
+            model,
+            arguments(tmp_path),
+            train_dataset=DATA,
+            callbacks=[PolicyCallback(POLICIES["AdaLoRA"]())],
+            optimizers=(early, None),
+        )
+    for odd in ("adalora", AdaLoRA):
+        with pytest.raises(InvalidInputError, match="policy must be a policy, as AdaLoRA"):
+            PolicyCallback(odd)
+    twice = POLICIES["AdaLoRA"]()
+    trainer = Trainer(
+        bert(), arguments(tmp_path), train_dataset=DATA, callbacks=[PolicyCallback(twice)]
+    )
+    trainer.train()
+    with pytest.raises(AdapterError, match="to train again after it was finished, make another"):
+        trainer.train()
+    with pytest.warns(UserWarning, match="schedule takes 12 steps, but training ends after 5"):
+        trained(tmp_path, POLICIES["ROLoRA"](), max_steps=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,52 @@ def test_the_gradient_of_gamma_is_autograds_through_the_whole_model(degree: int)
     assert gamma.grad is not None
     torch.testing.assert_close(found[0].double(), gamma.grad, rtol=1e-4, atol=1e-7)
     assert all(p.grad is None for p in model.parameters())  # nothing is left on the adapters
+
+
+def test_a_step_of_gamma_by_hand() -> None:
+    """Of 4 times the last module's share: with shares of 1/4 the gradient of gamma is -1/4, -1/4,
+    -1/4 and 3/4, and Adam's first step is of the rate, against the sign."""
+    model = net()
+    last = [name.endswith("out") for name in adapters(model)]
+
+    def four_times_the_last(model: nn.Module, _: Any) -> torch.Tensor:
+        owned = zip(adapters(model).values(), last, strict=True)
+        return sum(4 * own.module_gate for own, is_last in owned if is_last)
+
+    policy = policy_of(model, loss=four_times_the_last, gate_rate=0.5)
+    train(model, policy, range(1))
+    up, down = math.exp(0.5), math.exp(-0.5)
+    for name, weight in policy.module_weights().items():
+        expected = (down if name.endswith("out") else up) / (3 * up + down)
+        assert weight == pytest.approx(expected, rel=1e-6)
+
+
+def test_gamma_follows_adam_on_validation_batches_in_turn() -> None:
+    model, seen, gradients = net(), [], []
+
+    def watched(model: nn.Module, data: Any) -> torch.Tensor:
+        seen.append(data[0])
+        return loss(model, data)
+
+    policy = policy_of(model, loss=watched, gate_rate=0.3)
+    step_of_adam = policy._adam.step
+
+    def noting() -> None:
+        gradients.append(policy._gamma.grad.double().clone())
+        step_of_adam()
+
+    policy._adam.step = noting
+    train(model, policy, range(5))
+    assert len(seen) == 5
+    for i, x in enumerate(seen):
+        assert torch.equal(x, batch(90 + i % 2)[0])
+    gamma, mean, square = torch.zeros(3, 12, dtype=torch.float64)
+    for t, gradient in enumerate(gradients, 1):
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        size = (square / (1 - 0.999**t)).sqrt() + 1e-8
+        gamma -= 0.3 * mean / (1 - 0.9**t) / size
+    torch.testing.assert_close(policy._gamma.detach().double(), gamma, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("rate", "count"), [(0.5, 2), (0.74, 2), (0.75, 3), (1.0, 4), (1 / 4, 1)])
@@ -258,9 +305,10 @@ def test_modules_of_other_shapes_do_not_share() -> None:
 
 def test_a_loss_that_no_gate_reaches_is_refused() -> None:
     """As under reentrant checkpointing, where every gradient would be taken for zero."""
-    policy = policy_of(net(), loss=lambda model, data: torch.ones((), requires_grad=True) * 2)
+    model = net()
+    policy = policy_of(model, loss=lambda model, data: torch.ones((), requires_grad=True) * 2)
     with pytest.raises(AdapterError, match="depends on none of the gates"):
-        train(net(), policy, range(1), torch.optim.SGD([nn.Parameter(torch.ones(1))]))
+        train(model, policy, range(1))
 
 
 def test_a_validation_loss_that_is_not_finite_is_refused() -> None:

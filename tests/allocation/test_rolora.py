@@ -11,9 +11,9 @@ from torch import nn
 
 from expandermask.adapters import AdapterConfig, attach
 from expandermask.adapters.attachment import attachment
-from expandermask.allocation import AdaLoRA, ROLoRA, SoRA
+from expandermask.allocation import AdaLoRA, ROLoRA, SaLoRA, SoRA
 from expandermask.allocation import rolora as module_under_test
-from expandermask.errors import InvalidInputError
+from expandermask.errors import FileFormatError, InvalidInputError
 from tests.allocation.models import MASKS, adapters, backward, data, net, train
 
 
@@ -39,6 +39,21 @@ def trained_terms(model: nn.Module, optimizer: Any) -> int:
         assert own.values_a.numel() // own.shape[1] == own.values_b.numel() // own.shape[0]
         found += own.values_a.numel() // own.shape[1]
     return found
+
+
+def numbers(optimizer: Any) -> int:
+    """What the optimizer trains; its gradients and its two moments have no others."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    for p in held:
+        assert p.grad is None or p.grad.shape == p.shape
+    assert set(optimizer.state) <= set(held)
+    for p, state in optimizer.state.items():
+        assert all(t.shape == p.shape for t in state.values() if t.dim())
+    return sum(p.numel() for p in held)
+
+
+def held_numbers(model: nn.Module) -> int:
+    return sum(own.values_a.numel() + own.values_b.numel() for own in adapters(model).values())
 
 
 def test_levels_are_the_papers_schedule() -> None:
@@ -100,12 +115,14 @@ def test_the_budget_holds_at_every_moment_and_growth_changes_nothing(
             before = model(x)
             was = policy.active()
             policy._next_round()
-            torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(model(x), before, rtol=0, atol=1e-6)
             now = policy.trained_terms()
             grown += sum(now[n] > int(was[n].sum()) for n in now)
         else:
             policy.after_step(step)
         assert trained_terms(model, optimizer) <= 6
+        assert numbers(optimizer) <= 6 * (8 + 6) + 2 * 5  # of the larger module, and all gates
+        assert numbers(optimizer) == held_numbers(model) + 2 * 5
     assert grown > 0
     assert policy._round == 3
     assert max(moments) <= 6
@@ -246,6 +263,44 @@ def test_a_sparsifier_that_closes_everything_leaves_the_ranks() -> None:
 def test_bad_input(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         policy_of(net(5), **changes)
+
+
+@pytest.mark.parametrize(
+    "sparsify",
+    [
+        lambda rank, steps: SaLoRA(target_density=0.5, start_step=0, end_step=steps),
+        lambda rank, steps: None,
+        lambda rank, steps: AdaLoRA(target_rank=rank, total_steps=steps) if steps == 5 else None,
+    ],
+)
+def test_a_sparsifier_that_does_not_fit_leaves_the_adapter_as_it_was(sparsify: Any) -> None:
+    model = net(5)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InvalidInputError, match="sparsify must give a policy whose rank gates"):
+        policy_of(model, sparsify=sparsify, total_steps=23)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    policy_of(model)
+
+
+def test_a_budget_of_no_term_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"at least 0.5, one term of 2 modules, got 0.4"):
+        policy_of(net(5), target_rank=0.4)
+
+
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
+    larger, model = net(5), net(5)
+    state = policy_of(larger, target_rank=4).state_dict()
+    policy = policy_of(model)
+    with pytest.raises(FileFormatError, match="has 8 terms, more than the 6 of the budget"):
+        policy.load_state_dict(state)
+    with pytest.raises(FileFormatError, match="is missing, or not of its state"):
+        policy.load_state_dict(policy_of(net(5), sparsify=sora).state_dict())
+    with pytest.raises(FileFormatError, match="'terms' must have shape"):
+        policy.load_state_dict(policy_of(net(6)).state_dict())
+    assert policy.trained_terms() == {"0": 3, "2": 3}
+    train(model, policy, range(24))
 
 
 def test_adalora_of_a_round_has_room_for_all_its_phases() -> None:

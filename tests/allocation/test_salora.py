@@ -90,6 +90,54 @@ def test_the_gradient_of_log_theta_is_autograds_through_the_whole_model(masks: s
     np.testing.assert_allclose(found.double().numpy(), log_theta.grad.numpy(), rtol=2e-4, atol=1e-8)
 
 
+def test_a_step_of_the_multiplier_by_hand() -> None:
+    """All log theta are 3, so the density is sigmoid(3 + log 11), too large.
+
+    An adapter that is new has no gradient of the loss, and Adam's first step is the rate.
+    """
+    model = net(4)
+    policy = policy_of(model, start_step=0, multiplier_rate=2.0, gate_rate=0.25, orthogonality=0)
+    policy._multiplier.fill_(0.7)
+    train(model, policy, range(1))
+    off = 1 / (1 + math.exp(-3 - math.log(11))) - 0.5
+    assert policy.multiplier == pytest.approx(0.7 + 2 * off**2, rel=1e-6)
+    assert policy._log_theta.tolist() == pytest.approx([2.75] * 8, rel=1e-5)
+
+
+def test_log_theta_and_the_multiplier_against_a_slow_float64_oracle() -> None:
+    model = net(4)
+    policy = policy_of(model, start_step=0, multiplier_rate=3.0, gate_rate=0.2)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    policy.follow(optimizer)
+    costs = [float(c) for c in policy._costs]
+    theta, mean, square, multiplier = [3.0] * 8, [0.0] * 8, [0.0] * 8, 0.0
+    for step in range(12):
+        optimizer.zero_grad()
+        backward(model, policy, seed=step)
+        policy.after_backward(step)
+        gradient = policy._log_theta.grad.tolist()
+        optimizer.step()
+        policy.after_step(step)
+        opened = [1 / (1 + math.exp(-t - math.log(11))) for t in theta]
+        multiplier += 3 * (sum(o * c for o, c in zip(opened, costs, strict=True)) - 0.5) ** 2
+        for i, g in enumerate(gradient):
+            mean[i] = 0.9 * mean[i] + 0.1 * g
+            square[i] = 0.999 * square[i] + 0.001 * g * g
+            size = math.sqrt(square[i] / (1 - 0.999 ** (step + 1))) + 1e-8
+            theta[i] -= 0.2 * mean[i] / (1 - 0.9 ** (step + 1)) / size
+        assert policy.multiplier == pytest.approx(multiplier, rel=1e-5)
+        assert policy._log_theta.tolist() == pytest.approx(theta, rel=1e-4, abs=1e-5)
+
+
+def test_gates_do_not_settle_without_having_learnt() -> None:
+    model = net(4)
+    policy = policy_of(model, end_step=6)
+    with pytest.raises(AdapterError, match="gates have taken no step, so nothing tells which to"):
+        policy.after_step(5)
+    with pytest.raises(AdapterError, match=r"no gradients; call after_backward.* before zero_grad"):
+        policy.after_backward(5)
+
+
 def support_counts(own: Any) -> torch.Tensor:
     """Stacked masks of A and B, (k + d, r)."""
     kept = own.rank_gate
