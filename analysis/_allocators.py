@@ -44,6 +44,8 @@ RATES = {
     "DiffoRA": 8e-3,
 }
 """The learning rate of each, the best in the study `allocation_rates`; ALoRA's is LoRA's."""
+ROUNDS = 3
+"""ROLoRA's, and how many times as long as others `rank_budgets` trains it."""
 ALORA_ALPHA = LORA_ALPHA * math.sqrt(2)
 """With m terms in use of 2 r the scale is this over sqrt(2 r m); at m = r LoRA's LORA_ALPHA / r."""
 GATE_RATIO = 20
@@ -124,7 +126,7 @@ def policy_of(kind: str, r: int, steps: int, rate: float) -> Policy:
             rounds=2,
         )
     if kind == "ROLoRA":
-        return ROLoRA(target_rank=r, total_steps=steps)
+        return ROLoRA(target_rank=r, total_steps=steps, rounds=ROUNDS)
     if kind == "DiffoRA":
         return DiffoRA(
             validation=labelled(VALIDATION, batch=16),

@@ -26,6 +26,7 @@ class Comparison:
     """Arms by label, each with settings of its own, and how to build one from its settings.
 
     An arm's settings may have ``group`` and ``x``: they then make a curve of each group over x.
+    One with ``times`` is trained so many times as long as others.
     """
 
     arms: Mapping[str, Settings]
@@ -60,7 +61,8 @@ class Comparison:
 
     def run(self, settings: Settings) -> dict[str, Any]:
         """Train and test one arm."""
-        return train_arm(settings, self.build(settings), self.measure)
+        epochs = settings["epochs"] * settings.get("times", 1)
+        return train_arm({**settings, "epochs": epochs}, self.build(settings), self.measure)
 
     def summarise(self, found: list[Run]) -> dict[str, Any]:
         """Mean and spread of every arm, and paired differences."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from analysis._allocators import allocator, lora_of_rank
+from analysis._allocators import RATES, ROUNDS, allocator, lora_of_rank
 from analysis._arms import Arm
 from analysis._comparison import Comparison, by_arm
 from analysis._study import Run, Settings
 
 RANKS = (4, 8, 16)
-LONGER = 3
-"""ROLoRA's rounds: what the papers' starred baselines are repeated for."""
+LONGER_RATES = {"LoRA": 5e-4, "AdaLoRA": 5e-3, "ROLoRA": 1e-2}
+"""The learning rates of what trains for longer, the best in the study `longer_rates`."""
 
 
 def build(settings: Settings) -> Arm:
     """One method at one target rank."""
-    kind, r = settings["kind"], settings["r"]
-    return lora_of_rank(r, settings["seed"]) if kind == "LoRA" else allocator(kind, r, settings)
+    kind, r, seed = settings["kind"], settings["r"], settings["seed"]
+    rate = RATES[kind] if settings["times"] == 1 else LONGER_RATES[kind]
+    return lora_of_rank(r, seed, rate) if kind == "LoRA" else allocator(kind, r, settings, rate)
 
 
 def arm(kind: str, r: int, times: int) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def arm(kind: str, r: int, times: int) -> dict[str, Any]:
     return {"kind": kind, "r": r, "x": r, "group": name, "times": times}
 
 
-_METHODS = (("LoRA", 1), ("LoRA", LONGER), ("AdaLoRA", 1), ("AdaLoRA", LONGER), ("ROLoRA", LONGER))
+_METHODS = (("LoRA", 1), ("LoRA", ROUNDS), ("AdaLoRA", 1), ("AdaLoRA", ROUNDS), ("ROLoRA", ROUNDS))
 _COMPARISON = Comparison(
     arms={
         f"{found['group']}, R={r}": found
@@ -39,17 +40,12 @@ _COMPARISON = Comparison(
     x_label="target rank R",
     quick=("ROLoRA, R=4", "LoRA, R=4"),
     pairs=tuple(
-        (f"ROLoRA, R={r}", f"{other}, {LONGER} times as long, R={r}")
+        (f"ROLoRA, R={r}", f"{other}, {ROUNDS} times as long, R={r}")
         for r in RANKS
         for other in ("LoRA", "AdaLoRA")
     ),
     log_x=True,
 )
-
-
-def run(settings: Settings) -> dict[str, Any]:
-    """Train one arm, for longer where it is asked for."""
-    return _COMPARISON.run({**settings, "epochs": settings["epochs"] * settings["times"]})
 
 
 def summarise(found: list[Run]) -> dict[str, Any]:
@@ -67,7 +63,6 @@ STUDY = replace(
         "Does ROLoRA beat LoRA and AdaLoRA that train for as long?",
         "ROLoRA, tables 1, 3 and 4",
     ),
-    run=run,
     summarise=summarise,
 )
 

@@ -87,6 +87,31 @@ def test_policies_have_the_best_rates_that_were_found() -> None:
     } == RATES
 
 
+def test_longer_arms_have_the_best_rates_that_were_found() -> None:
+    """Of the committed record of `longer_rates`."""
+    from analysis.rank_budgets import LONGER_RATES
+
+    record = json.loads((RESULTS / "longer_rates.json").read_text(encoding="utf-8"))
+    assert record["summary"]["best"] == LONGER_RATES
+
+
+def test_a_longer_arm_is_trained_so_many_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    from analysis import _comparison
+
+    trained: dict[str, int] = {}
+
+    def note(settings: dict[str, Any], *_: Any) -> dict[str, Any]:
+        trained[settings["arm"]] = settings["epochs"]
+        return {}
+
+    monkeypatch.setattr(_comparison, "train_arm", note)
+    own = study("rank_budgets")
+    for settings in own.runs("full"):
+        own.run(settings)
+    assert trained["LoRA, R=4"] == 2
+    assert trained["LoRA, 3 times as long, R=4"] == trained["ROLoRA, R=4"] == 6
+
+
 def test_aloras_terms_have_loras_scale() -> None:
     from analysis._allocators import allocator, lora_of_rank
     from analysis._task import pretrained
