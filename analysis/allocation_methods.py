@@ -1,4 +1,4 @@
-"""Every way to allocate ranks, beside LoRA, XoRA and Partial-LoRA, at about equal parameters."""
+"""Every way to allocate ranks, beside LoRA, XoRA and Partial-LoRA, at a mean rank of about 8."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ STUDY = Comparison(
     what=("values_left", TRAINING, "gradient_bytes", "optimizer_bytes"),
 ).study(
     "allocation_methods",
-    "Does it pay to allocate ranks, at equal trainable parameters?",
+    "Does it pay to allocate ranks, at a mean rank of 8?",
     "AdaLoRA, table 1; ROLoRA, table 1; DiffoRA, table 1",
 )
 

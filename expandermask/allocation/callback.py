@@ -25,6 +25,10 @@ class PolicyCallback(TrainerCallback):
     best adapter, if that is loaded at the end, is taken up before the policy is finished. A best
     checkpoint from before the policy was through has the ranks of that time.
 
+    With ``weight_decay`` the Trainer decays all weights alike, gates included. Where that is not
+    wanted, and for SoRA, which refuses it, attach the policy, make an optimizer of `Policy.groups`,
+    and give the Trainer ``optimizers=(optimizer, None)``.
+
     What the policy adds to the loss is differentiated just before the optimizer's step: once
     however many batches are accumulated, and after gradients have been clipped.
 
