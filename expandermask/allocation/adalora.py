@@ -119,8 +119,10 @@ class AdaLoRA(Policy):
         self.importance, self.variant = importance, variant
         self._require_sound()
 
+    state_names = ("mean", "deviation")
+
     @property
-    def steps(self) -> int:
+    def schedule_steps(self) -> int:
         """``total_steps``."""
         return self.total_steps
 
@@ -153,7 +155,8 @@ class AdaLoRA(Policy):
         self._in_hand()
         if self.importance == "magnitude" or step >= self.total_steps - self.final_steps:
             return
-        self._require_gradients()
+        if not self._has_gradients():
+            return
         self._looked = True
         seen = self._sensitivity()
         if not bool(seen.isfinite().all()):
@@ -207,7 +210,7 @@ class AdaLoRA(Policy):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`."""
         super().load_state_dict(state)
-        self._looked = True
+        self._looked |= bool(self._mean.any())
 
     def _check(self, plan: MaskPlan) -> None:
         there, modules = int(self._terms.exists.sum()), len(plan)
@@ -232,18 +235,14 @@ class AdaLoRA(Policy):
     @torch.no_grad()
     def _sensitivity(self) -> Tensor:
         """|w dL/dw| of all values, then of all gates: a new tensor. 0 where no loss reaches."""
-        values, gates = self._terms.values(), self._terms.gates()
-        reached = [gate.grad is not None and gate.grad.ne(0).any() for gate in gates]
-        parts = [
-            (p.float() * p.grad.float()).mul_(there).reshape(-1)
-            if there is not False and p.grad is not None
-            else torch.zeros(p.numel(), device=p.device)
-            for p, there in (
-                *zip(values, (there for there in reached for _ in "ab"), strict=True),
-                *zip(gates, reached, strict=True),
-            )
+        adapters, gates = self._terms.adapters.values(), self._terms.gates()
+        found = [
+            _product(p, gate)
+            for adapter, gate in zip(adapters, gates, strict=True)
+            for p in (adapter.values_a, adapter.values_b)
         ]
-        return torch.cat(parts).abs_()
+        found += [_product(gate, gate) for gate in gates]
+        return torch.cat(found).abs_()
 
     def _target(self) -> int:
         rank = Fraction(self.target_rank).limit_denominator(10**6)  # a third times three is one
@@ -269,6 +268,14 @@ class AdaLoRA(Policy):
                 raise InvalidInputError(
                     f"{name} must be one of {kinds}, got {getattr(self, name)!r}"
                 )
+
+
+def _product(p: Tensor, gate: Tensor) -> Tensor:
+    """w dL/dw of one parameter, and 0 if its module's gate is trained and has no gradient."""
+    if p.grad is None or (gate.grad is None and gate.requires_grad):
+        return torch.zeros(p.numel(), device=p.device)
+    product = (p.float() * p.grad.float()).reshape(-1)
+    return product if gate.grad is None else product.mul_(gate.grad.ne(0).any())
 
 
 @torch.no_grad()

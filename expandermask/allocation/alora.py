@@ -33,7 +33,8 @@ class ALoRA(Policy):
     and as many new ones given to the modules that lost none: evenly, the rest to those of the
     higher mean IS, none beyond the ranks its masks have. A module without terms has no score, and
     is given none. What cannot be given, because the others are full, is gone, and the total is
-    smaller from then on; a round in which no module could take any drops nothing.
+    smaller from then on. A round in which no module could take any drops nothing, and costs as
+    much as another.
 
     The adapter's rank r is the largest a module may take; masks are drawn, and certified, for it.
     Attach the policy before training: terms beyond ``start_rank`` go, whatever they have learnt.
@@ -118,9 +119,9 @@ class ALoRA(Policy):
         self._resize({p: first_ranks(pair, self.start_rank) for p, pair in self._masks.items()})
 
     @property
-    def steps(self) -> int:
-        """The steps before the last round."""
-        return self.first_steps + max(0, self.rounds - 1) * self.recovery_steps
+    def schedule_steps(self) -> int:
+        """The steps until the last round has been made."""
+        return self.first_steps + (self.rounds - 1) * self.recovery_steps if self.rounds else 0
 
     def after_step(self, step: int) -> None:
         """A round, when one is due."""
@@ -166,7 +167,7 @@ class ALoRA(Policy):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`: resizes the adapter, so load the model's own state after it."""
         own = self.state_dict()
-        self._require_same_names(own, state)
+        self._require_names(set(own), state)
         self._require_same_shapes(own, state)
         self._resize(dict(zip(self._masks, state["active"].bool(), strict=True)))
         self.evaluations = int(state["evaluations"])
@@ -195,9 +196,10 @@ class ALoRA(Policy):
         takers = sorted(means, key=lambda name: -means[name])
         free = {n: first_ranks(self._masks[n], self._masks.r) & ~active[n] for n in takers}
         caps = {name: int(own.sum()) for name, own in free.items()}
-        if not count or not any(caps.values()):
+        if count and not any(caps.values()):
             return
-        for name, more in share(dict.fromkeys(takers, 1.0), count, caps=caps).items():
+        shares = share(dict.fromkeys(takers, 1.0), count, caps=caps) if count else {}
+        for name, more in shares.items():
             active[name][free[name].nonzero().flatten()[:more]] = True
         self._resize(active)
 

@@ -44,12 +44,12 @@ class PolicyCallback(TrainerCallback):
     Raises
     ------
     AdapterError
-        The Trainer was given an optimizer that does not train the gates: attach the policy, make
+        The Trainer was given an optimizer that the policy cannot follow: attach the policy, make
         it of `Policy.groups`, then the Trainer. When training begins: the policy has another model
         in hand, or has finished, or the Trainer scales its loss (fp16), whose scaled gradients
         would be mixed with others; bf16 does not.
     InvalidInputError
-        ``policy`` is none.
+        ``policy`` is not a policy.
 
     Warns
     -----
@@ -115,9 +115,10 @@ class PolicyCallback(TrainerCallback):
                 "with fp16 the Trainer scales the loss, and a policy would see scaled gradients; "
                 "train with bf16, or in full precision"
             )
-        if self.policy.steps is not None and self.policy.steps > state.max_steps:
+        steps = self.policy.schedule_steps
+        if steps is not None and steps > state.max_steps:
             warnings.warn(
-                f"{type(self.policy).__name__}'s schedule takes {self.policy.steps} steps, but "
+                f"{type(self.policy).__name__}'s schedule takes {steps} steps, but "
                 f"training ends after {state.max_steps}, before the policy is through",
                 stacklevel=2,
             )

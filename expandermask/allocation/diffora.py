@@ -130,7 +130,7 @@ class DiffoRA(Policy):
             self._put_gates()
 
     @property
-    def steps(self) -> int:
+    def schedule_steps(self) -> int:
         """``search_steps``."""
         return self.search_steps
 
@@ -330,10 +330,9 @@ def _own_copies(
             own = nn.Parameter(shared.detach().clone(), shared.requires_grad)
             setattr(adapter, side, own)
             if optimizer is not None:
-                holders = (
-                    g for g in optimizer.param_groups if any(p is shared for p in g["params"])
-                )
-                next(holders)["params"].append(own)
+                for group in optimizer.param_groups:
+                    if any(p is shared for p in group["params"]):
+                        group["params"].append(own)
 
 
 def _alike(places: Iterable[str], plan: MaskPlan) -> list[list[str]]:

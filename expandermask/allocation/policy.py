@@ -39,6 +39,8 @@ from expandermask.masks.plan import MaskPlan
 class Policy(ABC):
     """One adapter of a model in the hands of one method. Steps are counted from 0."""
 
+    state_names: tuple[str, ...] = ()
+    """What `state_dict` has, where that can be told before there is an adapter."""
     exchanges_parameters = False
     """Whether the method changes how many values an adapter has while it trains."""
 
@@ -52,10 +54,10 @@ class Policy(ABC):
     def attach(self, model: nn.Module, *, name: str | None = None) -> None:
         """Take an adapter in hand: give it its gates, and the first values the method has.
 
-        ``name`` says which, if several are active. Do it before training: AdaLoRA, ROLoRA and
-        DiffoRA start the adapter's values anew, ALoRA and ROLoRA leave out terms, and SoRA puts
-        random gates on them. Make the optimizer afterwards, since the gates are trained too, and
-        change nothing about the adapter's masks until `finish`.
+        ``name`` says which, if several are active. Do it before training: AdaLoRA and ROLoRA
+        start the adapter's values anew, and DiffoRA does when it selects; ALoRA and ROLoRA leave
+        out terms, and SoRA puts random gates on them. Make the optimizer afterwards, since the
+        gates are trained too, and change nothing about the adapter's masks until `finish`.
 
         Raises
         ------
@@ -73,7 +75,7 @@ class Policy(ABC):
             raise AdapterError(f"this {type(self).__name__} has an adapter in hand; make another")
         attached = attachment(model)
         name, adapter = attached.adapter(name)
-        if name not in attached.active:
+        if fresh and name not in attached.active:
             raise AdapterError(
                 f"the adapter {name!r} is not active, so it does not train; the active ones are "
                 f"{list(attached.active)}: call set_adapters(model, {name!r}) first"
@@ -103,8 +105,8 @@ class Policy(ABC):
         self._model, self._name, self._adapters = model, name, found
 
     @property
-    def steps(self) -> int | None:
-        """After how many steps it decides nothing more; None if it always does."""
+    def schedule_steps(self) -> int | None:
+        """How many steps its schedule takes; None if it has none."""
         return None
 
     @property
@@ -120,10 +122,10 @@ class Policy(ABC):
         InvalidInputError
             It is not an optimizer.
         AdapterError
-            It does not train all of the adapter's values and gates, as one that was made before
-            `attach`, or before a state was loaded that exchanged parameters.
+            It does not train the adapter's gates and, of a method that exchanges parameters, its
+            values: it was made before `attach`, or before a state was loaded that exchanged some.
         """
-        own = [p for adapter in self._in_hand().values() for p in adapter.parameters()]
+        own = self._followed()
         if not hasattr(optimizer, "param_groups"):
             raise InvalidInputError(
                 f"optimizer must be a torch.optim.Optimizer, got {optimizer!r:.80}"
@@ -132,11 +134,20 @@ class Policy(ABC):
         lost = sum(p.requires_grad and id(p) not in held for p in own)
         if lost:
             raise AdapterError(
-                f"the optimizer does not train {lost} of the adapter's {len(own)} parameters; make "
-                f"it of policy.groups(lr=...) after attach, and let {type(self).__name__} follow "
-                "it before a state is loaded, or make it after that"
+                f"the optimizer does not train {lost} of the {len(own)} parameters that "
+                f"{type(self).__name__} decides about; make it of policy.groups(lr=...) after "
+                "attach, and follow it before a state is loaded, or make it after that"
             )
         self._optimizer = optimizer
+
+    def _followed(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer to follow has to train."""
+        return [
+            p
+            for adapter in self._in_hand().values()
+            for p in adapter.parameters()
+            if self.exchanges_parameters or p is adapter.rank_gate
+        ]
 
     def groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: all that trains, and the gates without decay."""
@@ -202,17 +213,19 @@ class Policy(ABC):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`; `FileFormatError` if it is not one of this policy's."""
         own = self.state_dict()
-        self._require_same_names(own, state)
+        self._require_names(set(own), state)
         self._require_same_shapes(own, state)
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
-    def _require_same_names(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-        if not isinstance(state, Mapping):
+    def _require_names(self, own: set[str], state: Mapping[str, Tensor]) -> None:
+        if not isinstance(state, Mapping) or not all(
+            isinstance(tensor, Tensor) for tensor in state.values()
+        ):
             raise FileFormatError(
                 f"{type(self).__name__}: a state is tensors by name, got {state!r:.80}"
             )
-        for name in sorted(own.keys() ^ state.keys()):
+        for name in sorted(own ^ state.keys(), key=str):
             raise FileFormatError(
                 f"{type(self).__name__}: {name!r} is missing, or not of its state"
             )
@@ -247,13 +260,22 @@ class Policy(ABC):
         assert self._model is not None
         return self._model
 
-    def _require_gradients(self) -> None:
-        """Refuse to learn from gradients when there are none at all."""
-        if all(gate.grad is None for gate in self._terms.gates()):
+    def _has_gradients(self) -> bool:
+        """Whether the gates have gradients; an adapter that is frozen or not active has none.
+
+        Refuses one that ought to have some.
+        """
+        gates = self._terms.gates()
+        if any(gate.grad is not None for gate in gates):
+            return True
+        is_active = self._name in attachment(self._model_in_hand()).active
+        if is_active and any(gate.requires_grad for gate in gates):
             raise AdapterError(
-                f"{type(self).__name__}'s gates have no gradients; call after_backward(step) after "
-                "backward() and before zero_grad()"
+                f"{type(self).__name__}'s gates have no gradients; train in training mode, with a "
+                "loss that reaches the adapter, and call after_backward(step) after backward() and "
+                "before zero_grad()"
             )
+        return False
 
     def _refresh(self) -> None:
         """Look at the adapter's terms again, after a resize."""

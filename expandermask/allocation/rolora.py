@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from expandermask.allocation.adalora import AdaLoRA
 from expandermask.allocation.budget import best, share
 from expandermask.allocation.policy import Policy
-from expandermask.allocation.resize import first_ranks, resize
+from expandermask.allocation.resize import first_ranks, resize, restricted
 from expandermask.allocation.sora import SoRA
 from expandermask.allocation.static import used_ranks
 from expandermask.errors import (
@@ -26,9 +26,11 @@ from expandermask.errors import (
     check_integer,
     check_real,
 )
+from expandermask.graphs.bipartite import as_bipartite
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
 
+_INNER = "sparsify."
 Sparsify = Callable[[float, int], Policy]
 """Of a mean rank to come down to and a number of steps, the policy that does it."""
 
@@ -134,7 +136,7 @@ class ROLoRA(Policy):
         self._inner._take(model, self._name, fresh=True)
 
     @property
-    def steps(self) -> int:
+    def schedule_steps(self) -> int:
         """``total_steps``."""
         return self.total_steps
 
@@ -187,14 +189,12 @@ class ROLoRA(Policy):
         """The round, the terms in use (modules, r), and the state of the policy that sparsifies."""
         self._in_hand()
         terms = torch.stack(list(self._terms.split(self._terms.exists.cpu().clone()).values()))
-        inner = {f"sparsify.{name}": tensor for name, tensor in self._inner.state_dict().items()}
+        inner = {_INNER + name: tensor for name, tensor in self._inner.state_dict().items()}
         return {"round": torch.tensor(self._round), "terms": terms, **inner}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`: resizes the adapter, so load the model's own state after it."""
-        own = self.state_dict()
-        self._require_same_names(own, state)
-        self._require_same_shapes({name: own[name] for name in ("round", "terms")}, state)
+        inner = self._inner_state(state)
         if not 0 <= int(state["round"]) <= self.rounds:
             raise FileFormatError(
                 f"ROLoRA: round must be in [0, {self.rounds}], got {int(state['round'])}"
@@ -203,10 +203,32 @@ class ROLoRA(Policy):
             raise FileFormatError(
                 f"ROLoRA: the state has {count} terms, more than the {self._budget} of the budget"
             )
-        self._resize(dict(zip(self._masks, state["terms"].bool(), strict=True)))
+        terms = dict(zip(self._masks, state["terms"].bool(), strict=True))
+        self._require_inner(inner, terms, int(state["round"]))
+        self._resize(terms)
         self._begin_round(int(state["round"]))
-        inner = {n.removeprefix("sparsify."): t for n, t in state.items() if "sparsify." in n}
         self._inner.load_state_dict(inner)
+
+    def _inner_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state of the policy that sparsifies, of one whose other tensors are as they must."""
+        own = {name: t for name, t in self.state_dict().items() if not name.startswith(_INNER)}
+        inner = (
+            [n for n in state if str(n).startswith(_INNER)] if isinstance(state, Mapping) else []
+        )
+        self._require_names({*own, *inner}, state)
+        self._require_same_shapes(own, state)
+        return {name.removeprefix(_INNER): state[name] for name in inner}
+
+    def _require_inner(
+        self, inner: Mapping[str, Tensor], terms: Mapping[str, Tensor], number: int
+    ) -> None:
+        """Refuse a state of another policy, or for masks with other entries at these terms."""
+        policy = self._sparsifier(number)
+        policy._require_names(set(policy.state_names), inner)
+        pairs = [restricted(pair, terms[place]) for place, pair in self._masks.items()]
+        values = sum(len(as_bipartite(side).lefts) for pair in pairs for side in (pair.a, pair.b))
+        numbers = torch.zeros(values + len(pairs) * self._masks.r)
+        policy._require_same_shapes(dict.fromkeys(policy.state_names, numbers), inner)
 
     def _check(self, plan: MaskPlan) -> None:
         if self.target_rank > plan.r:
@@ -220,8 +242,11 @@ class ROLoRA(Policy):
                 f"target_rank must be at least {1 / len(plan):.3g}, one term of {len(plan)} "
                 f"modules, got {self.target_rank:g}"
             )
-        for number in range(self.rounds + 1):
-            self._sparsifier(number)
+        found = [self._sparsifier(number) for number in range(self.rounds + 1)]
+        if len({id(policy) for policy in found}) < len(found):
+            raise InvalidInputError(
+                f"sparsify must give a new policy for every round, got {found[0]!r:.80} again"
+            )
 
     def _next_round(self) -> None:
         """Steps (b), (c) and (d): other ranks, with what was trained carried over."""
@@ -282,12 +307,18 @@ class ROLoRA(Policy):
 
     def _sparsifier(self, number: int) -> Policy:
         steps = self._begins(number + 1) - self._begins(number)
-        mean = float(self._terms.exists.sum()) / len(self._masks)
+        there = min(int(self._terms.exists.sum()), self._budget)
+        mean = there / len(self._masks)
         found = self.sparsify(min(self._level(number), mean), steps)
         if not isinstance(found, AdaLoRA | SoRA):
             raise InvalidInputError(
                 "sparsify must give a policy whose rank gates are trained parameters, AdaLoRA's or "
                 f"SoRA's, got {found!r:.80}"
+            )
+        if isinstance(found, AdaLoRA) and found.target_rank > mean:
+            raise InvalidInputError(
+                f"sparsify must come down to at most the mean rank there is, {mean:g}, got a "
+                f"target_rank of {found.target_rank:g}"
             )
         return found
 

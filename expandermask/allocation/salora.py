@@ -141,7 +141,7 @@ class SaLoRA(Policy):
         self._require_sound()
 
     @property
-    def steps(self) -> int:
+    def schedule_steps(self) -> int:
         """``end_step``."""
         return self.end_step
 
@@ -177,7 +177,8 @@ class SaLoRA(Policy):
         self._in_hand()
         if not self.start_step <= step < self.end_step:
             return
-        self._require_gradients()
+        if not self._has_gradients():
+            return
         gradients = mean_over_ranks(
             torch.cat(
                 [torch.zeros_like(g) if g.grad is None else g.grad for g in self._drawn.values()]

@@ -340,6 +340,17 @@ def test_no_budget_goes_to_modules_that_the_loss_does_not_reach(variant: str, us
     assert sum(ranks.values()) == 6
 
 
+def test_factors_of_a_module_whose_gate_is_frozen_still_count() -> None:
+    model = net(4)
+    policy = policy_of(model)
+    gate = adapters(model)["0"].rank_gate
+    gate.data.fill_(1.0)
+    gate.requires_grad_(False)
+    backward(model, policy)
+    policy.after_backward(0)
+    assert (policy.scores()[:4] > 0).all()
+
+
 def test_terms_are_not_ranked_without_gradients() -> None:
     model = net(4)
     policy = policy_of(model)
@@ -351,7 +362,9 @@ def test_terms_are_not_ranked_without_gradients() -> None:
     with pytest.raises(AdapterError, match="has seen no gradients to rank terms by; call after_ba"):
         policy.after_step(3)
     optimizer.zero_grad()
-    with pytest.raises(AdapterError, match=r"no gradients; call after_backward.* before zero_grad"):
+    with pytest.raises(
+        AdapterError, match=r"no gradients; .* call after_backward.* before zero_grad"
+    ):
         policy.after_backward(3)
 
 

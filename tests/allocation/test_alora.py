@@ -109,7 +109,8 @@ def test_nothing_is_dropped_that_no_module_could_take() -> None:
 def test_after_the_rounds_nothing_moves() -> None:
     policy = policy_of(net(5))
     scored(policy, {"0": [0.5, 0.1, 0.2], "2": [0.4, 0.6, 0.7]})
-    assert policy.steps == 8
+    assert policy.schedule_steps == 8
+    assert policy_of(net(5), rounds=0).schedule_steps == 0
     for step in (8, 9, 11):
         policy.after_step(step)
     assert policy.ranks() == {"0": 3, "2": 3}

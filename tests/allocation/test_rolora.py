@@ -21,6 +21,7 @@ def sora(target_rank: float, steps: int) -> SoRA:
     return SoRA(strength=4.0)
 
 
+ONE_FOR_ALL = SoRA(strength=1.0)
 SPARSIFY = {"AdaLoRA": module_under_test.adalora_in_a_round, "SoRA": sora}
 
 
@@ -271,12 +272,14 @@ def test_bad_input(changes: dict[str, Any], message: str) -> None:
         lambda rank, steps: SaLoRA(target_density=0.5, start_step=0, end_step=steps),
         lambda rank, steps: None,
         lambda rank, steps: AdaLoRA(target_rank=rank, total_steps=steps) if steps == 5 else None,
+        lambda rank, steps: AdaLoRA(target_rank=5, total_steps=steps),
+        lambda rank, steps: ONE_FOR_ALL,
     ],
 )
 def test_a_sparsifier_that_does_not_fit_leaves_the_adapter_as_it_was(sparsify: Any) -> None:
     model = net(5)
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(InvalidInputError, match="sparsify must give a policy whose rank gates"):
+    with pytest.raises(InvalidInputError, match=r"sparsify must (give a|come down)"):
         policy_of(model, sparsify=sparsify, total_steps=23)
     after = model.state_dict()
     assert after.keys() == before.keys()
@@ -299,8 +302,24 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
         policy.load_state_dict(policy_of(net(5), sparsify=sora).state_dict())
     with pytest.raises(FileFormatError, match="'terms' must have shape"):
         policy.load_state_dict(policy_of(net(6)).state_dict())
+    with pytest.raises(FileFormatError, match=r"'mean' must have shape \(\d+,\), got \(3,\)"):
+        policy.load_state_dict({**policy.state_dict(), "sparsify.mean": torch.zeros(3)})
     assert policy.trained_terms() == {"0": 3, "2": 3}
     train(model, policy, range(24))
+
+
+@pytest.mark.parametrize("stop", [3, 14])
+def test_a_run_with_another_sparsifier_in_later_rounds_is_taken_up(stop: int) -> None:
+    def either(rank: float, steps: int) -> AdaLoRA | SoRA:
+        return SoRA(strength=4.0) if rank > 1.8 else AdaLoRA(target_rank=rank, total_steps=steps)
+
+    model = net(5)
+    policy = policy_of(model, sparsify=either)
+    train(model, policy, range(stop))
+    taken_up = policy_of(net(5), sparsify=either)
+    taken_up.load_state_dict(policy.state_dict())
+    assert taken_up._round == policy._round
+    assert taken_up.trained_terms() == policy.trained_terms()
 
 
 def test_adalora_of_a_round_has_room_for_all_its_phases() -> None:

@@ -61,6 +61,7 @@ def test_committed_records_are_full_and_of_todays_runs(path: Path) -> None:
     jsonschema.validate(record, SCHEMA)
     own = study(path.stem)
     assert record["mode"] == "full"
+    assert (record["question"], record["paper"]) == (own.question, own.paper)
     assert [run["settings"] for run in record["runs"]] == own.runs("full")
     assert json.loads(json.dumps(own.summarise(record["runs"]))) == record["summary"]
     assert path.with_suffix(".png").exists()
@@ -95,21 +96,27 @@ def test_longer_arms_have_the_best_rates_that_were_found() -> None:
     assert record["summary"]["best"] == LONGER_RATES
 
 
-def test_a_longer_arm_is_trained_so_many_times_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longer_arms_are_trained_as_long_and_at_rates_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from analysis import _comparison
+    from analysis._allocators import RATES
+    from analysis.rank_budgets import LONGER_RATES
 
-    trained: dict[str, int] = {}
+    trained: dict[str, tuple[int, float]] = {}
 
-    def note(settings: dict[str, Any], *_: Any) -> dict[str, Any]:
-        trained[settings["arm"]] = settings["epochs"]
+    def note(settings: dict[str, Any], arm: Any, *_: Any) -> dict[str, Any]:
+        trained[settings["arm"]] = settings["epochs"], arm.learning_rate
         return {}
 
     monkeypatch.setattr(_comparison, "train_arm", note)
     own = study("rank_budgets")
     for settings in own.runs("full"):
         own.run(settings)
-    assert trained["LoRA, R=4"] == 2
-    assert trained["LoRA, 3 times as long, R=4"] == trained["ROLoRA, R=4"] == 6
+    for kind in ("LoRA", "AdaLoRA"):
+        assert trained[f"{kind}, R=4"] == (2, RATES[kind])
+        assert trained[f"{kind}, 3 times as long, R=4"] == (6, LONGER_RATES[kind])
+    assert trained["ROLoRA, R=16"] == (6, LONGER_RATES["ROLoRA"])
 
 
 def test_aloras_terms_have_loras_scale() -> None:
