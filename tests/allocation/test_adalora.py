@@ -361,6 +361,14 @@ def test_terms_are_not_ranked_without_gradients() -> None:
         policy.after_step(step)
     with pytest.raises(AdapterError, match="has seen no gradients to rank terms by; call after_ba"):
         policy.after_step(3)
+    policy.load_state_dict(policy.state_dict())  # which has seen none either
+    with pytest.raises(AdapterError, match="has seen no gradients to rank terms by; call after_ba"):
+        policy.after_step(3)
+    seeing = net(4)
+    ahead = policy_of(seeing)
+    train(seeing, ahead, range(3))
+    policy.load_state_dict(ahead.state_dict())
+    policy.after_step(3)
     optimizer.zero_grad()
     with pytest.raises(
         AdapterError, match=r"no gradients; .* call after_backward.* before zero_grad"

@@ -304,6 +304,12 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
         policy.load_state_dict(policy_of(net(6)).state_dict())
     with pytest.raises(FileFormatError, match=r"'mean' must have shape \(\d+,\), got \(3,\)"):
         policy.load_state_dict({**policy.state_dict(), "sparsify.mean": torch.zeros(3)})
+    further = net(5)
+    ahead = policy_of(further)
+    train(further, ahead, range(14))
+    with pytest.raises(FileFormatError, match=r"'mean' must have shape \(\d+,\), got \(3,\)"):
+        policy.load_state_dict({**ahead.state_dict(), "sparsify.mean": torch.zeros(3)})
+    assert policy._round == 0
     assert policy.trained_terms() == {"0": 3, "2": 3}
     train(model, policy, range(24))
 
