@@ -21,13 +21,13 @@ from torch import nn
 from analysis._sparsity import scores, sparsity
 from analysis._study import Settings
 from analysis._task import (
-    BATCH,
     LEARNING_RATES,
     LORA_ALPHA,
     SIZES,
     adapted,
     fine_tune,
     shapes,
+    steps_of,
 )
 from expandermask import MaskPlan
 from expandermask.adapters import residual_norms
@@ -222,8 +222,7 @@ def vera(rate: float) -> Arm:
 
 def adalora(r: int, rate: float, settings: Settings) -> Arm:
     """PEFT's AdaLoRA, from half as many ranks more, and one, down to ``r``."""
-    batch = min(BATCH, max(1, settings["train"] // 4))
-    steps = settings["epochs"] * -(-settings["train"] // batch)
+    steps = steps_of(settings)
     config = peft.AdaLoraConfig(
         init_r=r + r // 2 + 1,
         target_r=r,

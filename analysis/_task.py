@@ -96,6 +96,17 @@ def adapted(model: nn.Module, plan: MaskPlan, lora_alpha: float = LORA_ALPHA) ->
     return model
 
 
+def batch_of(settings: Mapping[str, Any]) -> int:
+    """How many snippets a step sees: at least four steps for a pass over few."""
+    return min(BATCH, max(1, settings["train"] // 4))
+
+
+def steps_of(settings: Mapping[str, Any]) -> int:
+    """How many steps a run trains for."""
+    steps: int = settings["epochs"] * -(-settings["train"] // batch_of(settings))
+    return steps
+
+
 def fine_tune(
     settings: Mapping[str, Any],
     adapt: Callable[[nn.Module], nn.Module],
@@ -119,8 +130,7 @@ def fine_tune(
     if settings.get("validate"):
         test_set = held_out(settings["test"])
     model = adapt(pretrained(settings["seed"]))
-    batch = min(BATCH, max(1, settings["train"] // 4))
-    decides = None if policy is None else policy(settings["epochs"] * -(-len(train_set) // batch))
+    decides = None if policy is None else policy(steps_of(settings))
     in_use: list[int] = []
     if decides is not None:
         decides.attach(model)
@@ -133,7 +143,7 @@ def fine_tune(
     trained = train(
         model,
         train_set,
-        Schedule(learning_rate, settings["epochs"], batch),
+        Schedule(learning_rate, settings["epochs"], batch_of(settings)),
         seed=settings["seed"],
         name="run",
         progress=False,

@@ -45,7 +45,7 @@ STUDY = Comparison(
     },
     build=build,
     reference="LoRA",
-    quick=("AdaLoRA", "LoRA", "ROLoRA"),
+    quick=("AdaLoRA", "LoRA", "DiffoRA"),
     what=("values_left", TRAINING, "gradient_bytes", "optimizer_bytes"),
 ).study(
     "allocation_methods",

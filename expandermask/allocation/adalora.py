@@ -155,7 +155,7 @@ class AdaLoRA(Policy):
         self._in_hand()
         if self.importance == "magnitude" or step >= self.total_steps - self.final_steps:
             return
-        if not self._has_gradients():
+        if not self._has_gradients((*self._terms.values(), *self._terms.gates())):
             return
         self._looked = True
         seen = self._sensitivity()

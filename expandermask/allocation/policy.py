@@ -19,7 +19,7 @@ and `PolicyCallback` a `transformers.Trainer`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -260,18 +260,17 @@ class Policy(ABC):
         assert self._model is not None
         return self._model
 
-    def _has_gradients(self) -> bool:
-        """Whether the gates have gradients; an adapter that is frozen or not active has none.
+    def _has_gradients(self, looked_at: Sequence[Tensor]) -> bool:
+        """Whether any of these has a gradient; those of a frozen or inactive adapter have none.
 
-        Refuses one that ought to have some.
+        Refuses those that ought to have some.
         """
-        gates = self._terms.gates()
-        if any(gate.grad is not None for gate in gates):
+        if any(p.grad is not None for p in looked_at):
             return True
         is_active = self._name in attachment(self._model_in_hand()).active
-        if is_active and any(gate.requires_grad for gate in gates):
+        if is_active and any(p.requires_grad for p in looked_at):
             raise AdapterError(
-                f"{type(self).__name__}'s gates have no gradients; train in training mode, with a "
+                f"{type(self).__name__} finds no gradients; train in training mode, with a "
                 "loss that reaches the adapter, and call after_backward(step) after backward() and "
                 "before zero_grad()"
             )

@@ -177,7 +177,7 @@ class SaLoRA(Policy):
         self._in_hand()
         if not self.start_step <= step < self.end_step:
             return
-        if not self._has_gradients():
+        if not self._has_gradients(self._terms.gates()):
             return
         gradients = mean_over_ranks(
             torch.cat(

@@ -351,6 +351,21 @@ def test_factors_of_a_module_whose_gate_is_frozen_still_count() -> None:
     assert (policy.scores()[:4] > 0).all()
 
 
+def test_where_no_gate_is_trained_terms_are_ranked_by_their_factors() -> None:
+    class Constant(AdaLoRA):
+        def _start(self, adapter: Any, terms: torch.Tensor, seed: int) -> None:
+            adapter.set_rank_gate(torch.ones(adapter.r))
+
+    model = net(4)
+    policy = Constant(target_rank=2, total_steps=20, final_steps=4)
+    policy.attach(model)
+    for step in range(20):
+        backward(model, policy, seed=step)
+        policy.after_backward(step)
+        policy.after_step(step)
+        assert sum(policy.ranks().values()) == policy.budget(step)
+
+
 def test_terms_are_not_ranked_without_gradients() -> None:
     model = net(4)
     policy = policy_of(model)
@@ -371,7 +386,7 @@ def test_terms_are_not_ranked_without_gradients() -> None:
     policy.after_step(3)
     optimizer.zero_grad()
     with pytest.raises(
-        AdapterError, match=r"no gradients; .* call after_backward.* before zero_grad"
+        AdapterError, match=r"finds no gradients; .*call after_backward.*before zero_grad"
     ):
         policy.after_backward(3)
 

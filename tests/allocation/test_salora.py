@@ -135,7 +135,7 @@ def test_gates_do_not_settle_without_having_learnt() -> None:
     with pytest.raises(AdapterError, match="gates have taken no step, so nothing tells which to"):
         policy.after_step(5)
     with pytest.raises(
-        AdapterError, match=r"no gradients; .* call after_backward.* before zero_grad"
+        AdapterError, match=r"finds no gradients; .*call after_backward.*before zero_grad"
     ):
         policy.after_backward(5)
 

@@ -55,6 +55,28 @@ def test_runs_are_distinct_and_ready_for_json(name: str) -> None:
         assert [json.loads(s) for s in settings] == study(name).runs(mode)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "allocation_methods",
+        "allocation_rates",
+        "longer_rates",
+        "rank_budgets",
+        "structured_pruning",
+    ],
+)
+def test_policies_of_the_smaller_modes_fit_their_few_steps(name: str) -> None:
+    from analysis._task import steps_of
+
+    build = import_module(f"analysis.{name}").build
+    for mode in ("smoke", "quick"):
+        for settings in study(name).runs(mode):
+            arm = build(settings)
+            if arm.policy is not None:
+                longer = {**settings, "epochs": settings["epochs"] * settings.get("times", 1)}
+                arm.policy(steps_of(longer))
+
+
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.stem)
 def test_committed_records_are_full_and_of_todays_runs(path: Path) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
