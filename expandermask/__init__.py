@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-_LAZY = ("adapters", "allocation", "importance", "plots")
+_LAZY = ("adapters", "allocation", "importance", "peft", "plots")
 
 
 def __dir__() -> list[str]:

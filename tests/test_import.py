@@ -19,6 +19,7 @@ ORDER = [
     "masks",
     "inspection",
     "adapters",
+    "peft",
     "importance",
     "allocation",
 ]

@@ -28,17 +28,15 @@ from expandermask.adapters.layers.backend import get_backend, set_backend
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.norms import residual_norms
-from expandermask.adapters.peft.export_peft import export_peft
-from expandermask.adapters.peft.import_peft import import_peft
-from expandermask.adapters.peft.shira import shira_mask_fn
 from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
 if TYPE_CHECKING:
-    from expandermask.adapters.peft.config import XoraConfig as XoraConfig
-    from expandermask.adapters.peft.mask_peft import mask_peft as mask_peft
-    from expandermask.adapters.peft.mask_peft import unmask_peft as unmask_peft
     from expandermask.adapters.training.callback import AdapterCallback
+    from expandermask.peft import XoraConfig as XoraConfig
+    from expandermask.peft import export_peft as export_peft
+    from expandermask.peft import import_peft as import_peft
+    from expandermask.peft import shira_mask_fn as shira_mask_fn
 
 __all__ = [
     "AdapterCallback",
@@ -72,14 +70,23 @@ __all__ = [
 
 _LATER = {
     "AdapterCallback": ("expandermask.adapters.training.callback", "transformers"),
-    "XoraConfig": ("expandermask.adapters.peft.tuner", "peft"),
-    "mask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),
-    "unmask_peft": ("expandermask.adapters.peft.mask_peft", "peft"),
+    "XoraConfig": ("expandermask.peft", "peft"),
+    "export_peft": ("expandermask.peft", "peft"),
+    "import_peft": ("expandermask.peft", "peft"),
+    "shira_mask_fn": ("expandermask.peft", "peft"),
 }
-"""Names whose modules import a package that takes seconds, and so wait until they are asked for."""
+"""Names whose modules import a package that takes seconds. They wait until they are asked for."""
+
+_REMOVED = {
+    name: "use XoraConfig in peft.get_peft_model, or import_peft a saved LoRA folder with a plan"
+    for name in ("mask_peft", "unmask_peft")
+}
+"""What to use in place of names that version 0.1.0 had."""
 
 
 def __getattr__(name: str) -> Any:
+    if name in _REMOVED:
+        raise AttributeError(f"{name} was removed after version 0.1.0: {_REMOVED[name]}")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, package = _LATER[name]

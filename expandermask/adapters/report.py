@@ -16,8 +16,7 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.stored import value_shapes
 from expandermask.adapters.files.tensors import TensorShape, float32_file_size
 from expandermask.adapters.layers.factors import index_of
-from expandermask.adapters.peft.export_peft import PEFT_METADATA, peft_name
-from expandermask.masks.adapter_file import adapter_metadata
+from expandermask.masks.adapter_file import PEFT_METADATA, adapter_metadata, peft_name
 from expandermask.masks.plan import MaskPlan
 
 VALUE_BYTES = 4

@@ -30,8 +30,8 @@ from expandermask.adapters import (
     save_adapter,
 )
 from expandermask.adapters.files.tensors import float32_file_size
-from expandermask.adapters.peft.export_peft import PEFT_METADATA
 from expandermask.errors import AdapterError
+from expandermask.peft._export import PEFT_METADATA
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
 
 

@@ -4,8 +4,8 @@
 ``PeftModel.from_pretrained`` on what it saved. Without the import, loading such a folder stops with
 ``KeyError: 'XORA'``: import this module, or ``expandermask.adapters.XoraConfig``, first.
 
-PEFT has a closed list of methods, which `expandermask.adapters.peft.config` extends; that and the
-methods overridden here and in `expandermask.adapters.peft.layer` are PEFT's internals, and lean on
+PEFT has a closed list of methods, which `expandermask.peft._config` extends; that and the
+methods overridden here and in `expandermask.peft._layer` are PEFT's internals, and lean on
 nothing else of it. `TESTED_PEFT` says with which versions; importing this beside another warns.
 """
 
@@ -26,11 +26,11 @@ from peft.utils.peft_types import register_peft_method
 from torch import nn
 
 from expandermask.adapters.fit import parameter_owners, require_called
-from expandermask.adapters.peft.config import XORA, XoraConfig
-from expandermask.adapters.peft.layer import XoraLayer, shape_of
 from expandermask.errors import AdapterError
 from expandermask.masks.plan import MaskPair, MaskPlan
 from expandermask.masks.targets import Shape, find_targets
+from expandermask.peft._config import XORA, XoraConfig
+from expandermask.peft._layer import XoraLayer, shape_of
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 

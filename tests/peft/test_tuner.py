@@ -15,15 +15,15 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, attach
-from expandermask.adapters.peft.tuner import TESTED_PEFT, XoraConfig
 from expandermask.errors import (
     AdapterError,
     FileFormatError,
     InfeasibleShapeError,
     InvalidInputError,
 )
+from expandermask.peft._tuner import TESTED_PEFT, XoraConfig
 from tests.adapters.models import bert, gpt2, logits, mlp, same, tokens
-from tests.adapters.peft.cases import CASES, layers, stir
+from tests.peft.cases import CASES, layers, stir
 
 
 def state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -326,7 +326,7 @@ def test_loading_without_the_import_names_the_missing_type(tmp_path: Path) -> No
     load += "peft.PeftModel.from_pretrained(base, sys.argv[1])"
     found = run(load, str(tmp_path))
     assert "KeyError: 'XORA'" in found.stderr
-    assert run(f"import expandermask.adapters.peft.tuner; {load}", str(tmp_path)).returncode == 0
+    assert run(f"import expandermask.peft._tuner; {load}", str(tmp_path)).returncode == 0
 
 
 def test_an_untested_peft_is_warned_of_once() -> None:
@@ -336,8 +336,8 @@ import warnings, peft
 peft.__version__ = "0.99.1"
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
-    import expandermask.adapters.peft.tuner
-    import expandermask.adapters.peft.tuner
+    import expandermask.peft._tuner
+    import expandermask.peft._tuner
     from expandermask.adapters import XoraConfig
 words = [str(w.message) for w in seen if "XORA" in str(w.message)]
 assert len(words) == 1 and "0.99.1" in words[0], words

@@ -29,10 +29,9 @@ from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLinear
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.files import write_text
-from expandermask.masks.adapter_file import WEIGHTS_NAME
+from expandermask.masks.adapter_file import PEFT_METADATA, WEIGHTS_NAME, peft_name
 from expandermask.masks.plan import MaskPair
 
-PEFT_METADATA = {"format": "pt"}
 PLAN_KEY, CONFIG_KEY = "expandermask_plan", "expandermask_config"
 
 
@@ -99,12 +98,6 @@ def export_peft(
 def written_ranks(pair: MaskPair) -> NDArray[np.int64]:
     """The ranks of a module that a file has: those in use, or the first if none is."""
     return pair.used_ranks if len(pair.used_ranks) else np.zeros(1, dtype=np.int64)
-
-
-def peft_name(module: str, side: str, embedding: bool = False) -> str:
-    """The name PEFT's checkpoints give factor ``side``, "A" or "B", of a module."""
-    leaf = f"lora_embedding_{side}" if embedding else f"lora_{side}.weight"
-    return f"base_model.model.{module}.{leaf}"
 
 
 def _peft_config(

@@ -9,7 +9,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.peft.tuner import XoraConfig
+from expandermask.peft._tuner import XoraConfig
 from tests.adapters.models import bert, gpt2, mlp, tokens
 
 

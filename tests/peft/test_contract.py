@@ -17,7 +17,7 @@ from torch import nn
 
 from expandermask.errors import AdapterError
 from tests.adapters.models import bits, same
-from tests.adapters.peft.cases import CASES, Case, frozen, layers, outputs, stir, train
+from tests.peft.cases import CASES, Case, frozen, layers, outputs, stir, train
 
 HALVES = (torch.float16, torch.bfloat16)
 

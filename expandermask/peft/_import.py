@@ -29,13 +29,13 @@ from expandermask.adapters.fit import bare_module, check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.peft.export_peft import CONFIG_KEY, PLAN_KEY, written_ranks
-from expandermask.adapters.peft.folder import Factors, PeftFolder, read_folder
 from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
 from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.peft._export import CONFIG_KEY, PLAN_KEY, written_ranks
+from expandermask.peft._folder import Factors, PeftFolder, read_folder
 
 _SAME_SCALE = 1e-9
 

@@ -55,7 +55,7 @@ def shira_mask_fn(*, method: str = "auto", rng: RandomState = None) -> MaskFunct
     Examples
     --------
     >>> import torch
-    >>> from expandermask.adapters.peft.shira import shira_mask_fn
+    >>> from expandermask.peft import shira_mask_fn
     >>> mask = shira_mask_fn(rng=0)(torch.nn.Linear(96, 48), 2)
     >>> mask.shape, int(mask.sum()) == 2 * (48 + 96), mask.sum(1).unique(), mask.sum(0).unique()
     (torch.Size([48, 96]), True, tensor([6.]), tensor([3.]))

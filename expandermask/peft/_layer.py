@@ -19,11 +19,11 @@ from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.layers.compute import adapted_embedding, adapted_linear
 from expandermask.adapters.layers.masked import weight_of
 from expandermask.adapters.layers.merging import merge_into, plain_weight, restore
-from expandermask.adapters.peft.config import XoraConfig
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.graphs.random import derive_seed, draw_seed
 from expandermask.masks.plan import MaskPair
 from expandermask.masks.targets import Shape, is_conv1d
+from expandermask.peft._config import XoraConfig
 
 
 class XoraAdapter(MaskedAdapter):

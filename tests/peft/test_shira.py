@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from expandermask import BiregularGraph, certify
-from expandermask.adapters.peft.shira import shira_mask_fn
 from expandermask.errors import InfeasibleShapeError, InvalidInputError
+from expandermask.peft._shira import shira_mask_fn
 
 
 def layers(seed: int = 0) -> nn.Sequential:

@@ -31,7 +31,7 @@ from expandermask.adapters.attachment import is_attached
 from expandermask.adapters.attachment import masked_layers as layers
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, tokens
-from tests.adapters.peft.cases import CASES
+from tests.peft.cases import CASES
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -280,7 +280,7 @@ def test_an_import_that_fails_half_way_is_taken_back(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("expandermask.adapters.peft.import_peft.gather_values", fail)
+    monkeypatch.setattr("expandermask.peft._import.gather_values", fail)
     with pytest.raises(MemoryError):
         import_peft(model, tmp_path, name="lora")
     assert same(model.state_dict(), before)
