@@ -15,7 +15,8 @@ from expandermask.adapters.layers.masked import MaskedLayer, weight_of
 from expandermask.adapters.layers.packing import require_unpacked
 from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
-from expandermask.masks.targets import Shape, adaptable_shapes, bare_modules
+from expandermask.masks.places import bare_modules
+from expandermask.masks.targets import Shape, adaptable_shapes
 
 _BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 """Modules that can compute with a child's weight without calling the child."""

@@ -26,8 +26,8 @@ from expandermask.importance.batches import (
     size_of,
 )
 from expandermask.importance.weights import oriented, target_weights
+from expandermask.masks.places import bare_modules
 from expandermask.masks.scored import Scores
-from expandermask.masks.targets import bare_modules
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """Of a model and a batch, its mean loss."""

@@ -18,7 +18,7 @@ from expandermask.importance.batches import (
     on_device,
     require_eval,
 )
-from expandermask.masks.targets import bare_modules
+from expandermask.masks.places import bare_modules
 
 _MAX_ITERATIONS = 2000
 _HEADS = ("classifier", "score", "head", "fc")

@@ -24,8 +24,8 @@ from expandermask.importance.result import AxisSparsity, ModuleSparsity, Sparsit
 from expandermask.importance.resume import Progress, Question, model_hash
 from expandermask.importance.search import SEARCHES, Search
 from expandermask.importance.weights import oriented, target_weights
+from expandermask.masks.places import bare_modules
 from expandermask.masks.scored import Scores, check_both, removal_order
-from expandermask.masks.targets import bare_modules
 
 AXES = ("rows", "columns")
 

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from expandermask.errors import InvalidInputError
 from expandermask.importance.weights import oriented, target_weights
+from expandermask.masks.places import bare_modules
 from expandermask.masks.scored import Scores
-from expandermask.masks.targets import bare_modules
 
 
 @torch.no_grad()

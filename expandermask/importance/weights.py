@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from expandermask.errors import AdapterError
-from expandermask.masks.targets import bare_modules, find_targets, is_conv1d
+from expandermask.masks.places import bare_modules
+from expandermask.masks.targets import find_targets, is_conv1d
 
 
 def target_weights(

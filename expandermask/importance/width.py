@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from expandermask.errors import InvalidInputError, check_real
 from expandermask.importance.batches import batch_list, device_of, on_device, require_eval
 from expandermask.importance.weights import oriented, target_weights
-from expandermask.masks.targets import bare_modules
+from expandermask.masks.places import bare_modules
 from expandermask.tables import Tabled, text_table
 
 _ROUNDS = 1000

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from expandermask.errors import AdapterError, InvalidInputError
+from expandermask.masks.places import bare_modules
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,25 +82,6 @@ def adaptable_shapes(model: nn.Module) -> dict[str, Shape]:
         for name, module in bare_modules(model)
         if (shape := adaptable_shape(module)) is not None
     }
-
-
-def bare_modules(
-    model: nn.Module, *, remove_duplicate: bool = True
-) -> Iterator[tuple[str, nn.Module]]:
-    """Every module of ``model`` by name, as before adapters were put on it.
-
-    With ``remove_duplicate=False`` a module in several places comes once for each.
-    """
-    layers = {n for n, module in model.named_modules() if hasattr(module, "is_masked_layer")}
-    skipped = layers | {f"{name}.adapters" for name in layers}
-    for name, module in model.named_modules(remove_duplicate=remove_duplicate):
-        outer, _, leaf = name.rpartition(".")
-        if name in layers:
-            continue
-        if name in skipped or outer in skipped - layers:
-            skipped.add(name)
-        else:
-            yield (outer if outer in layers and leaf == "base" else name), module
 
 
 def adaptable_shape(module: nn.Module) -> Shape | None:

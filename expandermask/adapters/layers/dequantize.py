@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from expandermask.adapters.layers.merging import PLAIN_DTYPES, is_plain
 from expandermask.errors import AdapterError
-from expandermask.masks.targets import adaptable_shape, bare_modules
+from expandermask.masks.places import bare_modules
+from expandermask.masks.targets import adaptable_shape
 
 _OWN_CLASSES = ("bitsandbytes", "hqq", "optimum")
 """Packages that put modules of their own in place of the model's; torchao puts only weights."""
