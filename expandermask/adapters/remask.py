@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
+from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter, first_values
 from expandermask.adapters.layers.factors import dense_factor, gather_values, index_of
-from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer
+from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
@@ -106,7 +106,7 @@ def change_masks(
     name, adapter = attached.adapter(name)
     _require_same_modules(adapter.plan, plan)
     layers = masked_layers(model, name)
-    if any(name in layer.merged for layer in layers.values()):
+    if any(layer.merges for layer in layers.values()):
         raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
     config = replace(adapter.config, left_degree=plan.left_degree)
     moves = [move for place in plan for move in _moves(layers[place], name, place, plan)]
@@ -115,14 +115,13 @@ def change_masks(
         _apply(move, values, state, optimizer)
     for place, layer in layers.items():
         layer.adapter(name).scale = config.scale_of(plan[place])
-    attached.adapters[name] = NamedAdapter(plan, config, adapter.heads)
+    attached.replace(name, plan, config)
 
 
-def _moves(layer: MaskedLayer, name: str, place: str, plan: MaskPlan) -> Iterator[_Move]:
+def _moves(layer: AdaptedLayer, name: str, place: str, plan: MaskPlan) -> Iterator[_Move]:
     adapter, pair = layer.adapter(name), plan[place]
     seed = derive_seed(plan.seed, place, "A", "values")
-    embedding = isinstance(layer, MaskedEmbedding)
-    firsts = first_values(pair, seed, embedding=embedding)
+    firsts = first_values(pair, seed, embedding=layer.is_embedding)
     for side, graph, first in zip("ab", (pair.a, pair.b), firsts, strict=True):
         values = getattr(adapter, f"values_{side}")
         if isinstance(values, DTensor):

@@ -81,7 +81,7 @@ class Policy(ABC):
                 f"{list(attached.active)}: call set_adapters(model, {name!r}) first"
             )
         layers = masked_layers(model, name)
-        if any(layer.merged for layer in layers.values()):
+        if any(layer.merges for layer in layers.values()):
             raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
         found = {place: layers[place].adapter(name) for place in adapter.plan}
         for place, own in found.items():

@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.activate import drop_module
-from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
+from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.allocation.resize import restricted, swap_masks
 from expandermask.allocation.terms import Terms
@@ -59,7 +58,7 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     attached = attachment(model)
     name, adapter = attached.adapter(name)
     layers = masked_layers(model, name)
-    if any(name in layer.merged for layer in layers.values()):
+    if any(layer.merges for layer in layers.values()):
         raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
     owned = {place: layers[place].adapter(name) for place in adapter.plan}
     Terms(owned)  # refuses sharded values
@@ -75,12 +74,12 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
         own.set_rank_gate(None)
         own.set_module_gate(None)
         if place not in left:
-            drop_module(model, place, name)
+            attached.drop(place, name)
     same = {place: adapter.plan[place] for place in left}
     plan = MaskPlan(
         same, r=adapter.plan.r, left_degree=adapter.plan.left_degree, seed=adapter.plan.seed
     )
-    attached.adapters[name] = NamedAdapter(plan, adapter.config, adapter.heads)
+    attached.replace(name, plan, adapter.config)
     if left != same:
         swap_masks(model, MaskPlan(left, r=plan.r, left_degree=None, seed=plan.seed), name=name)
     return {place: len(left[place].used_ranks) if place in left else 0 for place in owned}

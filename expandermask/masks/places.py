@@ -119,6 +119,11 @@ def bare_module(module: nn.Module) -> nn.Module:
     return module
 
 
+def bare_at(model: nn.Module, place: str) -> nn.Module:
+    """The module in a place, without what wraps or adapts it."""
+    return bare_module(module_at(model, place))
+
+
 def put_module(model: nn.Module, place: str, module: nn.Module) -> None:
     """Put ``module`` in a place, inside what wraps the module that is there."""
     parent, _, leaf = place.rpartition(".")
