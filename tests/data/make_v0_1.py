@@ -52,7 +52,7 @@ from tests.data.v0_1_models import (
     output,
     probed,
 )
-from tests.data.v0_1_training import policies, trainer_of
+from tests.data.v0_1_training import policies, trained, trainer_of
 
 FOLDER = Path(__file__).parent / "v0_1"
 ONES = {
@@ -413,6 +413,7 @@ def export_cases() -> dict[str, Any]:
         "uniform": ("mlp", AdapterConfig(r=4), None),
         "paper_scaling": ("mlp", AdapterConfig(r=4, lora_alpha=7, scaling="paper"), None),
         "unequal_ranks": ("mlp", dense, prune_some),
+        "unequal_ranks_sparse": ("mlp", AdapterConfig(r=4), prune_some),
         "adalora_finished": ("mlp", dense, finish_adalora),
         "bert_with_head": ("bert", headed, None),
         "embedding": ("embedding", AdapterConfig(r=4, target_modules=["0", "2"]), None),
@@ -494,14 +495,15 @@ def checkpoint_cases() -> dict[str, Any]:
     """Two steps of a Trainer, saved; and where two more steps lead."""
     for name in ("plain", "adalora"):
         with tempfile.TemporaryDirectory() as place:
-            model, trainer = trainer_of(name, Path(place))
+            model, trainer, policy = trainer_of(name, Path(place))
             trainer.train()
             target = FOLDER / "checkpoints" / name
             shutil.copytree(Path(place) / "checkpoint-2", target)
             for unread in ("training_args.bin", "rng_state.pth"):
                 (target / unread).unlink(missing_ok=True)
-            trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-            write_tensors(FOLDER / "checkpoints" / f"{name}.expected.safetensors", trained)
+            write_tensors(
+                FOLDER / "checkpoints" / f"{name}.expected.safetensors", trained(model, policy)
+            )
     return {"plain": {}, "adalora": {}}
 
 
@@ -528,7 +530,7 @@ def policy_cases() -> dict[str, Any]:
 
 def plan_cases() -> dict[str, Any]:
     entries = {}
-    for name, plan in mask_sources().items():
+    for name, plan in (mask_sources() | wide_plans()).items():
         plan.save(FOLDER / "plans" / f"{name}.json")
         entries[name] = {
             "r": plan.r,
@@ -540,6 +542,16 @@ def plan_cases() -> dict[str, Any]:
             },
         }
     return entries
+
+
+def wide_plans() -> dict[str, MaskPlan]:
+    """Plans whose indices do not fit in one byte."""
+    rows = np.arange(300)[:, None] % 7 < 2
+    many_ranks = formula("wide", (6, 300)).numpy() > 0.8
+    return {
+        "wide_rows": MaskPlan.from_masks({"0": (rows & np.ones(4, bool), np.ones((5, 4)))}, rng=1),
+        "wide_ranks": MaskPlan.from_masks({"0": (many_ranks, many_ranks[::-1])}, rng=1),
+    }
 
 
 def edges_of(graph: Any) -> list[int]:

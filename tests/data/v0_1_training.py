@@ -22,14 +22,15 @@ from expandermask.allocation import (
 from tests.data.v0_1_models import build, formula, inputs
 
 
-def trainer_of(name: str, place: Path) -> tuple[nn.Module, Trainer]:
-    """A BERT with an adapter, and its Trainer, four steps long; "adalora" has a policy too."""
+def trainer_of(name: str, place: Path) -> tuple[nn.Module, Trainer, Policy | None]:
+    """A BERT with an adapter, and its Trainer, four steps long; for "adalora" with a policy."""
     model = build("bert")
     config = AdapterConfig(
         r=4, left_degree=4, target_modules=["query", "value"], modules_to_save=["classifier"]
     )
     attach(model, config, rng=0)
     callbacks: list[Any] = [AdapterCallback()]
+    policy = None
     if name == "adalora":
         policy = AdaLoRA(target_rank=2, total_steps=4, warmup_steps=1, final_steps=1)
         callbacks.append(PolicyCallback(policy, finish=False))
@@ -45,7 +46,15 @@ def trainer_of(name: str, place: Path) -> tuple[nn.Module, Trainer]:
         logging_strategy="no",
         use_cpu=True,
     )
-    return model, Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
+    trainer = Trainer(model, arguments, train_dataset=data, callbacks=callbacks)
+    return model, trainer, policy
+
+
+def trained(model: nn.Module, policy: Policy | None) -> dict[str, Tensor]:
+    """All that training changed, the state of the policy included."""
+    found = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    state = {} if policy is None else policy.state_dict()
+    return found | {f"policy.{key}": tensor for key, tensor in state.items()}
 
 
 def policies() -> dict[str, Policy]:
