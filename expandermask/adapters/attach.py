@@ -23,6 +23,7 @@ from expandermask.adapters.attachment import (
     swap_module,
 )
 from expandermask.adapters.config import AdapterConfig
+from expandermask.adapters.files.pretrained import write_own_names, write_plain_names
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.layers.masked import AdaptedLayer, masked_layer, weight_of
@@ -165,6 +166,7 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
     for key, parameter in placed_parameters(model):
         parameter.requires_grad_(attached.requires_grad.get(key, parameter.requires_grad))
     allow_packing(model, attached.packing)
+    write_own_names(attached)
     record(model, None)
 
 
@@ -237,6 +239,7 @@ def _put_on(
     if not is_attached(model):
         record(model, OwnAttachment(unwrapped(model), forbid_packing(model)))
         model.requires_grad_(False)
+        write_plain_names(own_attachment(model))
     attached = own_attachment(model)
     for place, adapter in built.items():
         layer = attached.layers.get(place)

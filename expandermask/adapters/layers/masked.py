@@ -158,8 +158,8 @@ class AdaptedLayer(nn.Module):
 class MaskedLayer(AdaptedLayer):
     """What `attach` puts around a module.
 
-    In state dicts the base's tensors have the names that they have without the layer, so that a
-    checkpoint of an adapted model is one of the model itself, with adapters besides.
+    Its state dict is read with the base's tensors under their names in the layer or under those
+    without it, as a checkpoint of the model itself has them.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -167,7 +167,6 @@ class MaskedLayer(AdaptedLayer):
         self.base = base
         self.adapters = nn.ModuleDict()
         self.active = ()
-        self.register_state_dict_post_hook(_leave_base_out_of_names)
 
     @property
     def merged(self) -> tuple[str, ...]:
@@ -253,12 +252,3 @@ def weight_of(module: nn.Module) -> Tensor:
         weight = next(chain(module.parameters(recurse=False), module.buffers(recurse=False)))
     assert isinstance(weight, Tensor)
     return weight
-
-
-def _leave_base_out_of_names(
-    layer: MaskedLayer, state_dict: dict[str, Any], prefix: str, _: Any
-) -> None:
-    """Give the base's tensors their own names; the order stays."""
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        name = key.removeprefix(prefix).removeprefix("base.")
-        state_dict[f"{prefix}{name}"] = state_dict.pop(key)
