@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -39,6 +40,8 @@ from expandermask.masks.places import (
     unwrapped,
 )
 from expandermask.masks.plan import MaskPair, MaskPlan
+
+Kind = TypeVar("Kind", bound=MaskedAdapter)
 
 
 def attach(
@@ -231,7 +234,7 @@ def _put_on(
     model: nn.Module, name: str, plan: MaskPlan, config: AdapterConfig, saved: tuple[str, ...]
 ) -> None:
     """Build everything new, then freeze the model and put it in."""
-    built = {
+    built: dict[str, MaskedAdapter] = {
         place: new_adapter(bare_module(module_at(model, place)), place, pair, plan, config)
         for place, pair in plan.items()
     }
@@ -259,11 +262,16 @@ def _put_on(
 
 
 def new_adapter(
-    base: nn.Module, place: str, pair: MaskPair, plan: MaskPlan, config: AdapterConfig
-) -> MaskedAdapter:
+    base: nn.Module,
+    place: str,
+    pair: MaskPair,
+    plan: MaskPlan,
+    config: AdapterConfig,
+    kind: type[Kind] = MaskedAdapter,  # type: ignore[assignment]
+) -> Kind:
     """The adapter of one module, with its first values: they follow from the plan's seed."""
     weight = weight_of(base)
-    return MaskedAdapter(
+    return kind(
         pair,
         scale=config.scale_of(pair),
         dropout=config.lora_dropout,
