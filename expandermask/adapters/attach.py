@@ -30,6 +30,7 @@ from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.layers.masked import AdaptedLayer, masked_layer, weight_of
 from expandermask.adapters.layers.packing import allow_packing, forbid_packing
 from expandermask.adapters.training.distributed import same_seed
+from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState, derive_seed
 from expandermask.masks.places import (
@@ -259,6 +260,7 @@ def _put_on(
     attached.configs[name] = config
     attached.copies[name] = copies
     apply_active(model)
+    look_at_first_pass(attached)
 
 
 def new_adapter(

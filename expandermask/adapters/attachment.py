@@ -16,6 +16,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.layers.masked import AdaptedLayer
@@ -55,6 +56,8 @@ class Attachment(ABC):
         self.model = model
         self.plans: dict[str, MaskPlan] = {}
         self.layers: dict[str, AdaptedLayer] = {}
+        self.looking: list[RemovableHandle] = []
+        """The hooks of `expandermask.adapters.training.first_pass`, while they wait."""
 
     @property
     @abstractmethod
@@ -204,6 +207,8 @@ def is_attached(model: nn.Module) -> bool:
 def record(model: nn.Module, attached: Attachment | None) -> None:
     """Leave a record on ``model``, or with None take it away."""
     if attached is None:
+        for hook in attachment(model).looking:
+            hook.remove()
         delattr(unwrapped(model), _RECORD)
     else:
         setattr(unwrapped(model), _RECORD, attached)

@@ -30,6 +30,7 @@ from expandermask.adapters.attachment import attachment, is_attached, record
 from expandermask.adapters.fit import require_called
 from expandermask.adapters.merge import require_untied
 from expandermask.adapters.training.distributed import drawn_seed
+from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError
 from expandermask.masks.places import bare_module, place_of
 from expandermask.masks.plan import MaskPlan
@@ -90,6 +91,7 @@ class XoraModel(BaseTuner):
             if not attached.plans:
                 record(model, None)
             raise
+        look_at_first_pass(attached)
 
     def _plan(
         self, model: nn.Module, attached: PeftAttachment, adapter_name: str, config: XoraConfig

@@ -82,7 +82,7 @@ def require_same(value: object, what: str) -> None:
     if others:
         raise AdapterError(
             f"{what} must be the same on every rank, and differ from rank 0's on ranks {others}; "
-            "give the same integer as rng everywhere, or none at all"
+            "give the same integer as rng or mask_seed everywhere, or none at all"
         )
 
 
