@@ -11,7 +11,7 @@ from torch import nn
 from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.layers.dequantize import is_quantized
-from expandermask.adapters.layers.masked import MaskedLayer, weight_of
+from expandermask.adapters.layers.masked import weight_of
 from expandermask.adapters.layers.packing import require_unpacked
 from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
@@ -163,8 +163,7 @@ def _require_trainable(key: str, parameter: nn.Parameter) -> None:
 
 def bare_module(model: nn.Module, name: str) -> nn.Module:
     """The module called ``name`` before adapters were put on the model."""
-    module = model.get_submodule(name)
-    return module.base if isinstance(module, MaskedLayer) else module
+    return bare(module_at(model, name))
 
 
 def require_called(model: nn.Module, name: str) -> None:
@@ -177,7 +176,7 @@ def require_called(model: nn.Module, name: str) -> None:
 def _require_uncompiled(model: nn.Module, name: str) -> None:
     """A compiled layer goes on computing what it was compiled from."""
     parent, _, leaf = name.rpartition(".")
-    module = bare(module_at(model, parent))._modules.get(leaf)
+    module = bare_module(model, parent)._modules.get(leaf)
     while module is not None and adapted_base(module) is None:
         if "_orig_mod" in module._modules:
             raise AdapterError(

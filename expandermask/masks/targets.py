@@ -6,7 +6,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.masks.bypass import why_bypassed
@@ -18,6 +18,8 @@ from expandermask.masks.places import bare_module, bare_modules, module_at, unwr
 
 if TYPE_CHECKING:
     from torch import nn
+
+T = TypeVar("T")
 
 Names = str | Iterable[str]
 """A regular expression that matches whole names, or names and name endings."""
@@ -52,26 +54,7 @@ def find_targets(
         Nothing matches, or a module that is named cannot be adapted; the message says what there
         is, or why.
     """
-    left_out = _matcher("exclude_modules", exclude_modules)
-    if isinstance(target_modules, str) and target_modules == "all-linear":
-        chosen, passed = _all_linear(model, left_out)
-        if not chosen and passed:
-            raise AdapterError(
-                f"target_modules='all-linear' finds nothing to adapt in {type(model).__name__}; "
-                f"it passes over {_grouped(passed)}"
-            )
-    else:
-        is_named = _matcher("target_modules", target_modules)
-        names = [name for name in _lookalikes(model) if is_named(name) and not left_out(name)]
-        chosen = {name: target_shape(model, name) for name in names}
-    if not chosen:
-        endings = sorted({name.rsplit(".", 1)[-1] for name in adaptable_shapes(model)})
-        without = f" and exclude_modules={exclude_modules!r}" if exclude_modules else ""
-        raise AdapterError(
-            f"target_modules={target_modules!r}{without} matches no linear module or embedding of "
-            f"{type(model).__name__}; those it has end in: {', '.join(endings) or 'none'}"
-        )
-    return chosen
+    return _chosen(model, target_modules, exclude_modules)[0]
 
 
 def targets_of_rank(
@@ -87,20 +70,14 @@ def targets_of_rank(
 
     Modules too narrow for the rank, and those in ``modules_to_save``, are passed over as well.
     """
-    chosen = find_targets(model, target_modules, exclude_modules)
+    chosen, passed = _chosen(model, target_modules, exclude_modules)
     if target_modules != "all-linear":
         return chosen
-    is_saved = _matcher("modules_to_save", modules_to_save)
-    passed = passed_over(
-        model, exclude_modules, r=r, left_degree=left_degree, modules_to_save=modules_to_save
-    )
-    kept = {
-        name: shape
-        for name, shape in chosen.items()
-        if name not in passed and not _is_inside(name, is_saved)
-    }
+    passed |= _narrow(chosen, r, left_degree)
+    kept = _unsaved({n: s for n, s in chosen.items() if n not in passed}, modules_to_save)
     if not kept:  # every module is too narrow: the plan says which ranks are possible
         return chosen
+    passed = _unsaved(passed, modules_to_save)
     if passed:
         warnings.warn(
             f'target_modules="all-linear" adapts {len(kept)} modules of {type(model).__name__} and '
@@ -133,13 +110,10 @@ def passed_over(
     >>> passed_over(torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 1)), r=16)
     {'1': 'too narrow for r=16 and left_degree=2'}
     """
-    is_excluded = _matcher("exclude_modules", exclude_modules)
-    is_saved = _matcher("modules_to_save", modules_to_save)
-    chosen, passed = _all_linear(model, is_excluded)
+    chosen, passed = _all_linear(model, _matcher("exclude_modules", exclude_modules))
     if r is not None:
-        narrow = f"too narrow for r={r} and left_degree={left_degree}"
-        passed |= {n: narrow for n, shape in chosen.items() if min(shape) * left_degree < 2 * r}
-    return {name: reason for name, reason in passed.items() if not _is_inside(name, is_saved)}
+        passed |= _narrow(chosen, r, left_degree)
+    return _unsaved(passed, modules_to_save)
 
 
 def target_shape(model: nn.Module, place: str) -> Shape:
@@ -177,6 +151,30 @@ def layer_number(module: str) -> int | None:
     return next((int(part) for part in module.split(".") if part.isdecimal()), None)
 
 
+def _chosen(
+    model: nn.Module, target_modules: Names, exclude_modules: Names
+) -> tuple[dict[str, Shape], dict[str, str]]:
+    """What `find_targets` returns, and what "all-linear" passes over."""
+    left_out = _matcher("exclude_modules", exclude_modules)
+    passed: dict[str, str] = {}
+    if isinstance(target_modules, str) and target_modules == "all-linear":
+        chosen, passed = _all_linear(model, left_out)
+    else:
+        is_named = _matcher("target_modules", target_modules)
+        names = [name for name, module in bare_modules(model) if looks_adaptable(module)]
+        wanted = [name for name in names if is_named(name) and not left_out(name)]
+        chosen = {name: target_shape(model, name) for name in wanted}
+    if not chosen:
+        endings = sorted({name.rsplit(".", 1)[-1] for name in adaptable_shapes(model)})
+        without = f" beside exclude_modules={exclude_modules!r}" if exclude_modules else ""
+        over = f" It passes over {_grouped(passed)}" if passed else ""
+        raise AdapterError(
+            f"target_modules={target_modules!r}{without} matches no linear module or embedding of "
+            f"{type(model).__name__}; those it has end in: {', '.join(endings) or 'none'}.{over}"
+        )
+    return chosen, passed
+
+
 def _all_linear(
     model: nn.Module, left_out: Callable[[str], bool]
 ) -> tuple[dict[str, Shape], dict[str, str]]:
@@ -206,8 +204,16 @@ def _why_unfit(model: nn.Module, place: str, module: nn.Module) -> str | None:
     return why_foreign(module) or why_bypassed(model, place)
 
 
-def _lookalikes(model: nn.Module) -> list[str]:
-    return [name for name, module in bare_modules(model) if looks_adaptable(module)]
+def _narrow(shapes: Mapping[str, Shape], r: int, left_degree: int) -> dict[str, str]:
+    """Modules in whose masks some rank would have fewer than two entries, however they divide."""
+    reason = f"too narrow for r={r} and left_degree={left_degree}"
+    return {name: reason for name, shape in shapes.items() if min(shape) * left_degree < 2 * r}
+
+
+def _unsaved(named: Mapping[str, T], modules_to_save: Names) -> dict[str, T]:
+    """What is not inside a module that is trained whole."""
+    is_saved = _matcher("modules_to_save", modules_to_save)
+    return {name: value for name, value in named.items() if not _is_inside(name, is_saved)}
 
 
 def _loose_matrices(
@@ -224,7 +230,8 @@ def _loose_matrices(
             if _is_matrix(tuple(parameter.shape)):
                 sizes[key] = parameter.numel()
     share = sum(sizes.values()) / max(total, 1)
-    reason = f"{share:.1%} of the model's weights, in parameters outside any linear module"
+    percent = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+    reason = f"{percent} of the model's weights, in parameters outside any linear module"
     return dict.fromkeys(sizes, reason)
 
 
@@ -233,14 +240,14 @@ def _is_matrix(shape: tuple[int, ...]) -> bool:
 
 
 def _is_layers_own(key: str, module: nn.Module) -> bool:
-    """Whether a parameter belongs to a linear module, or is the weight of a torch layer."""
+    """Whether a parameter belongs to a linear module, or is what torch's layers all have."""
     is_torch = any(
         kind.__module__.startswith("torch.nn.modules.") and kind.__name__ != "Module"
         for kind in type(module).__mro__
     )
     is_parametrized = type(module).__module__ == "torch.nn.utils.parametrize"
-    is_weight = key.rpartition(".")[2] == "weight"
-    return looks_adaptable(module) or is_parametrized or (is_torch and is_weight)
+    is_common = key.rpartition(".")[2] in ("weight", "bias")
+    return looks_adaptable(module) or is_parametrized or (is_torch and is_common)
 
 
 def _output_embedding(model: nn.Module, modules: Mapping[str, nn.Module]) -> Collection[str]:
