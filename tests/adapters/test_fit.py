@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,14 @@ def test_every_value_on_all_linear_trains_and_merging_changes_no_output(
     torch.testing.assert_close(merged, output.logits, rtol=1e-3, atol=1e-3)
     detach(model)
     assert same(state(model), before)
+
+
+def test_a_head_that_is_trained_needs_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        attach(bert(), AdapterConfig(r=16, modules_to_save=["classifier"]), rng=0)
+    with pytest.warns(UserWarning, match="passes over classifier "):
+        attach(bert(), AdapterConfig(r=16), rng=0)
 
 
 def test_excluded_modules_are_left_out_and_saved(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_weight_that_is_read_is_found_and_one_only_asked_about_is_not(
     kind: Callable[[], nn.Module], expected: set[str]
 ) -> None:
     assert bypassed(kind()) == expected
+    assert bypassed(kind().eval()) == expected
     outside = nn.Sequential(nn.Identity(), kind())
     assert bypassed(outside) == {f"1.{name}" for name in expected}
 

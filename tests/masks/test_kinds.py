@@ -67,6 +67,10 @@ class Float8(nn.Linear):
         return nn.functional.linear(x, self.weight.to(x.dtype) * 2)
 
 
+class GroupedFloat8(Float8):
+    """Stores codes too, of several matrices, and takes inputs in groups."""
+
+
 def router() -> nn.Module:
     return Llama4Router(Llama4TextConfig(hidden_size=8, num_local_experts=4, pad_token_id=0))
 
@@ -116,6 +120,7 @@ def test_what_computes_as_its_parent_is_taken_for_it(make: Any, device: str) -> 
         lambda: DeepseekV4GroupedLinear(8, 4, 1),
         lambda: IdeficsDecoupledLinear(8, 4, 2),
         Counting,
+        GroupedFloat8,
         router,
         patched,
         lambda: BartLearnedPositionalEmbedding(8, 4),

@@ -213,6 +213,13 @@ def test_what_is_passed_over_is_named_with_the_reason_for_each():
     assert all(f"{name} ({reason})" in text for name, reason in REASONS.items())
 
 
+@pytest.mark.parametrize(("r", "is_passed"), [(8, False), (16, True), (32, True)])
+def test_a_mask_needs_two_entries_at_every_rank(r, is_passed):
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8))
+    assert ("1" in passed_over(model, r=r)) == is_passed
+    assert len(MaskPlan.for_model(model, r=r, rng=0)) == 2 - is_passed
+
+
 def test_without_a_rank_nothing_is_too_narrow():
     assert "body.gate" in find_targets(Whole())
     assert passed_over(Whole()).keys() == REASONS.keys() - {"body.gate"}
@@ -332,6 +339,8 @@ def test_the_experts_of_mixtral_are_named_with_their_share():
 def test_wrapped_and_adapted_models_have_the_same_targets():
     model = Whole()
     expected = find_targets(model)
-    for wrapped in (torch.compile(model), nn.DataParallel(model)):
+    inside = Whole()
+    inside.body = torch.compile(inside.body)
+    for wrapped in (torch.compile(model), nn.DataParallel(model), inside):
         assert find_targets(wrapped) == expected
         assert passed_over(wrapped, r=16) == REASONS
