@@ -113,6 +113,8 @@ def attach(
         plan = MaskPlan.for_model(
             model,
             target_modules=config.target_modules,
+            exclude_modules=config.exclude_modules,
+            modules_to_save=config.modules_to_save,
             r=config.r,
             left_degree=_degree_of(config),
             rng=same_seed(rng),
