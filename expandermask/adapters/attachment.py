@@ -117,17 +117,18 @@ def swap_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put a module that was out of the model in the place called ``name``.
 
     It follows the one there to where that has gone meanwhile: its device and dtype, and whether it
-    is training.
+    is training. A head that was loaded with ``dtype="file"`` is meant to differ in dtype.
     """
     present = model.get_submodule(name)
     if module is present:
         return
     module.train(present.training)
+    differs = any(hasattr(one, "keeps_dtype") for one in (module, present))
     both = zip(
         [*module.parameters(), *module.buffers()],
         [*present.parameters(), *present.buffers()],
         strict=True,
     )
     for own, other in both:
-        own.data = own.data.to(other.device, other.dtype)
+        own.data = own.data.to(other.device, own.dtype if differs else other.dtype)
     set_module(model, name, module)

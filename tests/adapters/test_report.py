@@ -31,7 +31,7 @@ from expandermask.adapters import (
 )
 from expandermask.adapters.files.tensors import float32_file_size
 from expandermask.errors import AdapterError
-from expandermask.peft._export import PEFT_METADATA
+from expandermask.masks.peft_file import PEFT_METADATA
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
 
 
