@@ -83,12 +83,12 @@ class ParameterReport:
             ours, dense = getattr(self.masked, name), getattr(self.lora, name)
             ratio = f"{ours / dense:>9.4f}" if dense else f"{'-':>9}"
             lines.append(f"{label:<20}{ours:>16,}{dense:>16,}{ratio}")
+        if self.saved_values:
+            lines.append(f"{'modules to save':<20}{self.saved_values:>16,}{self.saved_values:>16,}")
         lines.append(
             f"export_peft writes {self.export_bytes:,} bytes, "
             f"with compact=True {self.compact_export_bytes:,}"
         )
-        if self.saved_values:
-            lines.append(f"{'modules to save':<20}{self.saved_values:>16,}{self.saved_values:>16,}")
         return "\n".join(lines)
 
 

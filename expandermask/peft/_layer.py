@@ -6,7 +6,6 @@ bookkeeping: which adapters there are, which are active, merged or disabled.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from typing import Any, cast
@@ -21,6 +20,7 @@ from expandermask.adapters.layers.masked import weight_of
 from expandermask.adapters.layers.merging import merge_into, plain_weight, restore
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.graphs.random import derive_seed, draw_seed
+from expandermask.inspection.xora_folder import mask_hash
 from expandermask.masks.plan import MaskPair
 from expandermask.masks.targets import Shape, is_conv1d
 from expandermask.peft._config import XoraConfig
@@ -37,7 +37,7 @@ class XoraAdapter(MaskedAdapter):
 
     def __init__(self, what: str, pair: MaskPair, **settings: Any) -> None:
         super().__init__(pair, **settings)
-        digest = hashlib.sha256((pair.a.digest + pair.b.digest).encode()).digest()
+        digest = mask_hash(pair)
         device = self.index_a.device
         self.register_buffer(
             "mask_sha256", torch.tensor(list(digest), dtype=torch.uint8).to(device)
