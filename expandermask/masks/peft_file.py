@@ -8,13 +8,16 @@ torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.masks.plan import MaskPlan
+
+Number = TypeVar("Number", int, float)
 
 CONFIG_NAME = "adapter_config.json"
 """PEFT's config, beside its tensors; this library's own adapters have none."""
@@ -53,6 +56,42 @@ def factor_shapes(
         shapes[peft_name(place, "A", place in tables)] = (r, k)
         shapes[peft_name(place, "B", place in tables)] = (d, r)
     return shapes
+
+
+def scale_fields(
+    ranks: Mapping[str, int], scales: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The fields of PEFT's config that say the rank and the scale of each module.
+
+    Without ``scales``, which then are in B, all modules have the largest rank and a scale of 1.
+    With them, the commonest rank and alpha, and patterns for the modules that differ.
+
+    Examples
+    --------
+    >>> scale_fields({"q": 2, "v": 4})
+    {'r': 4, 'lora_alpha': 4, 'rank_pattern': {}, 'alpha_pattern': {}}
+    >>> scale_fields({"q": 2, "k": 2, "v": 4}, {"q": 1.0, "k": 1.0, "v": 0.5})
+    {'r': 2, 'lora_alpha': 2.0, 'rank_pattern': {'^v$': 4}, 'alpha_pattern': {}}
+    """
+    if scales is None:
+        largest = max(ranks.values())
+        return {"r": largest, "lora_alpha": largest, "rank_pattern": {}, "alpha_pattern": {}}
+    alphas = {place: scale * ranks[place] for place, scale in scales.items()}
+    r, rank_pattern = _with_pattern(ranks)
+    alpha, alpha_pattern = _with_pattern(alphas)
+    return {
+        "r": r,
+        "lora_alpha": alpha,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+    }
+
+
+def _with_pattern(values: Mapping[str, Number]) -> tuple[Number, dict[str, Number]]:
+    """The commonest value, and a regular expression for each module that has another."""
+    every = list(values.values())
+    common = max(dict.fromkeys(every), key=every.count)
+    return common, {f"^{re.escape(name)}$": v for name, v in values.items() if v != common}
 
 
 def export_metadata(plan: MaskPlan, config: Mapping[str, Any]) -> dict[str, str]:

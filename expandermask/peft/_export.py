@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,13 @@ from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
 from expandermask.files import write_text
 from expandermask.masks.adapter_file import WEIGHTS_NAME
-from expandermask.masks.peft_file import CONFIG_NAME, export_metadata, peft_name, written_ranks
+from expandermask.masks.peft_file import (
+    CONFIG_NAME,
+    export_metadata,
+    peft_name,
+    scale_fields,
+    written_ranks,
+)
 from expandermask.masks.places import bare_modules, unwrapped
 from expandermask.masks.targets import is_conv1d, target_names
 
@@ -178,13 +183,14 @@ def _config(
     bases = [bare_module(model, place) for place in ranks]
     linear = [module for module in bases if not isinstance(module, nn.Embedding)]
     scales = {place: layers[place].adapter(name).scale for place in ranks}
+    own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
         "peft_type": "LORA",
         "task_type": task,
-        "auto_mapping": None if task else _class_of(base),
+        "auto_mapping": None if task else own_class,
         "base_model_name_or_path": getattr(base, "name_or_path", None) or None,
         "inference_mode": True,
-        **(_compact_scales(ranks, scales) if compact else _one_scale(ranks)),
+        **scale_fields(ranks, scales if compact else None),
         "use_rslora": False,
         "lora_dropout": adapter.config.lora_dropout,
         "target_modules": target_names(ranks, [place for place, _ in bare_modules(model)]),
@@ -193,36 +199,6 @@ def _config(
         "bias": "none",
         "modules_to_save": list(heads) or None,
     }, heads
-
-
-def _one_scale(ranks: dict[str, int]) -> dict[str, Any]:
-    r = max(ranks.values())
-    return {"r": r, "lora_alpha": r, "rank_pattern": {}, "alpha_pattern": {}}
-
-
-def _compact_scales(ranks: dict[str, int], scales: dict[str, float]) -> dict[str, Any]:
-    """The commonest rank and alpha, and PEFT's patterns for the modules that differ."""
-    alphas = {place: scale * ranks[place] for place, scale in scales.items()}
-    r, alpha = _commonest(ranks), _commonest(alphas)
-    return {
-        "r": r,
-        "lora_alpha": alpha,
-        "rank_pattern": _pattern(ranks, r),
-        "alpha_pattern": _pattern(alphas, alpha),
-    }
-
-
-def _commonest(values: dict[str, Any]) -> Any:
-    return max(dict.fromkeys(values.values()), key=list(values.values()).count)
-
-
-def _pattern(values: dict[str, Any], common: Any) -> dict[str, Any]:
-    return {f"^{re.escape(place)}$": v for place, v in values.items() if v != common}
-
-
-def _class_of(base: nn.Module) -> dict[str, str]:
-    kind = type(base)
-    return {"base_model_class": kind.__name__, "parent_library": kind.__module__}
 
 
 def _task(base: nn.Module) -> tuple[str | None, tuple[str, ...]]:

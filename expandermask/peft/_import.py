@@ -32,7 +32,7 @@ from expandermask.adapters.fit import bare_module, check_fit, parameter_owners
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.training.distributed import like
+from expandermask.adapters.training.distributed import like, whole
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
@@ -320,7 +320,7 @@ def _is_models_own(key: str, theirs: Tensor, own: Mapping[str, Tensor], dtype: s
     if dtype == "model":
         theirs = theirs.to(ours.dtype)
     wide = torch.promote_types(ours.dtype, theirs.dtype)
-    return torch.equal(ours.detach().cpu().to(wide), theirs.to(wide))
+    return not ours.is_meta and torch.equal(whole(ours.detach()).cpu().to(wide), theirs.to(wide))
 
 
 def _require_heads(stored: PeftFolder, adapter: NamedAdapter, dtype: str | None) -> None:

@@ -539,5 +539,5 @@ def test_pefts_values_without_a_config_or_a_hash_are_refused(tmp_path):
             inspect_mask(tmp_path)
     save_file(tensors, path)
     (tmp_path / "adapter_config.json").unlink()
-    with pytest.raises(FileFormatError, match="cannot read .*adapter_config.json"):
+    with pytest.raises(FileFormatError, match=r"cannot read .*adapter_config\.json"):
         inspect_mask(tmp_path)
