@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file
 from torch import nn
 
+from expandermask import MaskPlan
 from expandermask.adapters import (
     AdapterConfig,
     attach,
@@ -461,3 +462,34 @@ def test_peft_is_given_every_module_that_it_takes_for_one_to_save(tmp_path: Path
     import_peft(back, tmp_path)
     assert attachment(back).adapters["default"].saved_modules == ("head",)
     torch.testing.assert_close(outputs(back), outputs(model), rtol=1e-6, atol=1e-6)
+
+
+def disjoint(places: dict[str, tuple[int, int]]) -> nn.Module:
+    """An MLP whose masks keep all of one rank of A and of one of B in each module."""
+    masks = {}
+    for (place, (of_a, of_b)), (k, d) in zip(places.items(), ((64, 32), (32, 64)), strict=True):
+        masks[place] = torch.zeros(k, 4), torch.zeros(d, 4)
+        masks[place][0][:, of_a] = 1
+        masks[place][1][:, of_b] = 1
+    model = mlp().eval()
+    attach(model, MaskPlan.from_masks({p: (a.numpy(), b.numpy()) for p, (a, b) in masks.items()}))
+    randomise(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("ranks", "written"), [({"0": (0, 1), "2": (3, 3)}, {"2"}), ({"0": (0, 1), "2": (2, 3)}, {"0"})]
+)
+def test_a_module_whose_two_masks_share_no_rank_is_left_out(
+    ranks: dict[str, tuple[int, int]], written: set[str], tmp_path: Path
+) -> None:
+    model = disjoint(ranks)
+    for compact in (False, True):
+        export_peft(model, tmp_path, compact=compact)
+        found = updates(tmp_path, READERS["patterns"])
+        assert found.keys() == written
+        loaded = peft.PeftModel.from_pretrained(mlp(), str(tmp_path)).eval()
+        torch.testing.assert_close(outputs(loaded), outputs(model), rtol=1e-5, atol=1e-5)
+        back = mlp().eval()
+        import_peft(back, tmp_path)
+        torch.testing.assert_close(outputs(back), outputs(model), rtol=1e-5, atol=1e-5)
