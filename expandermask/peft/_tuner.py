@@ -11,6 +11,7 @@ nothing else of it. `TESTED_PEFT` says with which versions; importing this besid
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper
 from peft.utils.peft_types import register_peft_method
-from torch import nn
+from torch import Tensor, nn
 
 from expandermask.adapters.attach import new_adapter
 from expandermask.adapters.attachment import attachment, is_attached, record
@@ -179,6 +180,18 @@ class XoraModel(BaseTuner):
                 dtype = layer.weight.dtype
                 if dtype.is_floating_point and layer.having([adapter_name]):
                     layer.adapter(adapter_name).to(dtype)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **others: Any
+    ) -> dict[str, Tensor]:
+        """Give gates the adapter's name too: PEFT knows the keys of what the model has already."""
+        found = super()._remap_adapter_state_dict_for_load(
+            adapter_name=adapter_name, state_dict=state_dict, **others
+        )
+        gate = re.compile(r"\.xora_adapter\.(rank_gate|module_gate)$")
+        name = rf".xora_adapter.{adapter_name}.\1"
+        return {gate.sub(name, key): tensor for key, tensor in found.items()}
 
     # -- merging -------------------------------------------------------------------------------
 
