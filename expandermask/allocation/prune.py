@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.activate import drop_module
-from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
+from expandermask.adapters.attachment import attachment
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.remask import changeable, drop, replace
 from expandermask.allocation.resize import restricted, swap_masks
 from expandermask.allocation.terms import Terms
 from expandermask.errors import AdapterError
@@ -56,12 +56,8 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     >>> model[0].adapters["default"].values_a.shape
     torch.Size([16, 2])
     """
-    attached = attachment(model)
-    name, adapter = attached.adapter(name)
-    layers = masked_layers(model, name)
-    if any(name in layer.merged for layer in layers.values()):
-        raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
-    owned = {place: layers[place].adapter(name) for place in adapter.plan}
+    name, adapter = attachment(model).adapter(name)
+    owned = changeable(model, name)
     Terms(owned)  # refuses sharded values
     kept = {place: _open_terms(own) for place, own in owned.items()}
     pairs = {p: restricted(pair, kept[p]) for p, pair in adapter.plan.items()}
@@ -75,12 +71,12 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
         own.set_rank_gate(None)
         own.set_module_gate(None)
         if place not in left:
-            drop_module(model, place, name)
+            drop(model, place, name)
     same = {place: adapter.plan[place] for place in left}
     plan = MaskPlan(
         same, r=adapter.plan.r, left_degree=adapter.plan.left_degree, seed=adapter.plan.seed
     )
-    attached.adapters[name] = NamedAdapter(plan, adapter.config, adapter.heads)
+    replace(model, name, plan, adapter.config)
     if left != same:
         swap_masks(model, MaskPlan(left, r=plan.r, left_degree=None, seed=plan.seed), name=name)
     return {place: len(left[place].used_ranks) if place in left else 0 for place in owned}
