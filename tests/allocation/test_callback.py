@@ -15,7 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.utils import logging
 
 from expandermask.adapters import (
@@ -257,20 +263,29 @@ def test_a_checkpoint_of_another_policy_is_not_resumed(tmp_path: Path) -> None:
         trained(tmp_path, POLICIES["AdaLoRA"](), resume=True)
 
 
-def test_each_resume_needs_a_state_of_its_own(tmp_path: Path) -> None:
-    """Not the one that an earlier resume, or the best model at the end, has left."""
+class Interrupt(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_each_resume_needs_a_state_of_its_own(best: bool, tmp_path: Path) -> None:
+    """Not the one that the best model at the end, or a resume that was interrupted, has left."""
     saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "save_only_model": True}
     Trainer(bert(), arguments(tmp_path / "plain", **saving), train_dataset=DATA).train()
-    best = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True}
+    evaluating = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": best}
     trainer = Trainer(
         bert(),
-        arguments(tmp_path / "own", **saving, **best),
+        arguments(tmp_path / "own", **saving, **evaluating),
         train_dataset=DATA,
         eval_dataset=DATA[:8],
         callbacks=[PolicyCallback(POLICIES["SoRA"](), finish=False)],
     )
     trainer.train()
-    trainer.train(resume_from_checkpoint=f"{tmp_path}/own/checkpoint-2")
+    if not best:
+        trainer.add_callback(Interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(resume_from_checkpoint=f"{tmp_path}/own/checkpoint-2")
     with pytest.raises(AdapterError, match="holds no state of SoRA"):
         trainer.train(resume_from_checkpoint=f"{tmp_path}/plain/checkpoint-2")
 

@@ -68,6 +68,8 @@ def test_every_adapter_has_a_folder_and_inactive_ones_keep_their_values(tmp_path
     run.train()
     folders = sorted(f.name for f in (tmp_path / "checkpoint-1" / "masks").iterdir())
     assert folders == ["default", "second"]
+    stored = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    assert any("adapters.second.values_b" in key for key in stored)
     fresh = bert()
     load_adapter(fresh, tmp_path / "checkpoint-1" / "masks" / "second", name="second")
     assert same(values(fresh, "second"), before)
@@ -76,7 +78,8 @@ def test_every_adapter_has_a_folder_and_inactive_ones_keep_their_values(tmp_path
     assert not same(values(own, "second"), before)
 
 
-def test_the_best_model_comes_back_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [SmallCheckpoints, Trainer])
+def test_the_best_model_comes_back_at_the_end(tmp_path: Path, kind: type[Trainer]) -> None:
     seen = Remember()
     run = trainer(
         tmp_path,
@@ -88,6 +91,7 @@ def test_the_best_model_comes_back_at_the_end(tmp_path: Path) -> None:
         load_best_model_at_end=True,
         save_total_limit=1,
         callbacks=[AdapterCallback(), seen],
+        kind=kind,
     )
     run.train()
     best = run.state.best_global_step
@@ -307,6 +311,26 @@ def test_a_compiled_or_checkpointed_model_has_the_same_small_state(wrapped: str)
     with small_state(own):
         found = {key.replace("_orig_mod.", "") for key in own.state_dict()}
     assert found == expected
+
+
+def test_a_base_s_tensors_are_known_by_either_name() -> None:
+    """As a part of the adapted layer, or as the model had them before."""
+    own = model()
+    bias = own.bert.encoder.layer[0].output.dense.base.bias.requires_grad_()
+
+    def rename(_: nn.Module, state: dict[str, Any], *__: Any) -> None:
+        for key in list(state):
+            state[key.replace("base.", "").replace("_orig_mod.", "")] = state.pop(key)
+
+    with small_state(own):
+        expected = {key.replace(".base.", ".") for key in own.state_dict()}
+    second = own.bert.encoder.layer[1]
+    second.output.dense = torch.compile(second.output.dense, backend="eager")
+    own.register_state_dict_post_hook(rename)
+    with small_state(own):
+        found = own.state_dict()
+    assert set(found) == expected
+    assert torch.equal(found["bert.encoder.layer.0.output.dense.bias"], bias)
 
 
 def test_quantization_s_extra_entries_are_left_out_with_the_weight() -> None:
