@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from torch import nn
 
 from expandermask.adapters.attachment import (
-    Attachment,
+    OwnAttachment,
     attachment,
     is_attached,
     masked_layers,
-    set_module,
+    own_attachment,
     swap_module,
 )
 from expandermask.errors import AdapterError, InvalidInputError
@@ -20,7 +20,7 @@ from expandermask.errors import AdapterError, InvalidInputError
 
 def adapter_names(model: nn.Module) -> tuple[str, ...]:
     """The names of all adapters on ``model``, in the order they came; none is an AdapterError."""
-    return tuple(attachment(model).adapters)
+    return tuple(attachment(model).plans)
 
 
 def active_adapters(model: nn.Module) -> tuple[str, ...]:
@@ -54,14 +54,13 @@ def set_adapters(model: nn.Module, names: str | Iterable[str]) -> None:
     >>> active_adapters(model)
     ('news', 'films')
     """
-    attached = attachment(model)
+    attached = own_attachment(model)
     chosen = (names,) if isinstance(names, str) else tuple(names)
     if len(set(chosen)) != len(chosen) or not chosen:
         raise InvalidInputError(f"names must be at least one and no name twice, got {chosen!r}")
     _require_compatible(attached, chosen)
     _require_unmerged(model)
-    attached.active = chosen
-    apply_active(model)
+    _switch(model, chosen)
 
 
 @contextmanager
@@ -72,26 +71,23 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
     added, deleted or detached in it; afterwards those run, merged or not as before, that were
     active and are still there. Raises `AdapterError` if no adapters are attached.
     """
-    attached = attachment(model)
-    layers = masked_layers(model).values()
-    merged = [layer for layer in layers if layer.merged]
-    dequantized = {id(layer): layer.weight.dtype for layer in merged if layer.original is not None}
+    attached = own_attachment(model)
+    merged = {layer: layer.weight.dtype for layer in masked_layers(model).values() if layer.merges}
     active = attached.active
     try:
         for layer in merged:
-            layer.unmerge()
-        attached.active = ()
-        apply_active(model)
+            layer.take_out()
+        _switch(model, ())
         yield
     finally:
         if is_attached(model) and attachment(model) is attached:
-            left = tuple(name for name in active if name in attached.adapters)
+            left = tuple(name for name in active if name in attached.plans)
             for layer in masked_layers(model).values():
-                layer.unmerge()
-            attached.active = left or (() if not active else (next(iter(attached.adapters)),))
-            apply_active(model)
-            for layer in merged if left else ():
-                layer.merge("", safe=False, dequantize=dequantized.get(id(layer)))
+                layer.take_out()
+            fallback = () if not active else (next(iter(attached.plans)),)
+            _switch(model, left or fallback)
+            for layer, dtype in merged.items():
+                layer.merge_in(left, what="", safe=False, dequantize=dtype)
 
 
 def delete_adapter(model: nn.Module, name: str) -> None:
@@ -100,49 +96,50 @@ def delete_adapter(model: nn.Module, name: str) -> None:
     Raises `AdapterError` if there is none of that name, it is the last one (`detach` takes that
     off), or adapters are merged.
     """
-    attached = attachment(model)
+    attached = own_attachment(model)
     attached.adapter(name)
     _require_unmerged(model)
-    if len(attached.adapters) == 1:
+    if len(attached.plans) == 1:
         raise AdapterError(f"{name!r} is the last adapter; detach(model) takes it off")
-    left = {other: adapter for other, adapter in attached.adapters.items() if other != name}
     if name in attached.active:
         others = tuple(n for n in attached.active if n != name)
-        attached.active = others or (next(iter(left)),)
-    apply_active(model)
-    attached.adapters = left
+        _switch(model, others or (next(n for n in attached.plans if n != name),))
     for place in masked_layers(model, name):
-        drop_module(model, place, name)
-    for place in [p for p in attached.originals if not any(p in a.heads for a in left.values())]:
+        attached.drop(place, name)
+    attached.take_up_heads()
+    for kept in (attached.plans, attached.configs, attached.copies):
+        del kept[name]
+    saved = {place for copies in attached.copies.values() for place in copies}
+    for place in attached.originals.keys() - saved:
         swap_module(model, place, attached.originals.pop(place))
-
-
-def drop_module(model: nn.Module, place: str, name: str) -> None:
-    """Take one adapter off one module, and the layer with it if it was the last one there."""
-    layer = masked_layers(model)[place]
-    del layer.adapters[name]
-    if not layer.adapters:
-        set_module(model, place, layer.base)
 
 
 def apply_active(model: nn.Module) -> None:
     """Bring layers, modules to save and gradient flags in line with the record's active names."""
-    attached = attachment(model)
+    attached = own_attachment(model)
     for layer in masked_layers(model).values():
-        layer.active = tuple(name for name in attached.active if name in layer.adapters)
+        layer.active = layer.having(attached.active)
         for name in layer.adapters:
             layer.adapter(name).let_train(name in layer.active)
     for place, original in attached.originals.items():
-        heads = [attached.adapters[n].heads.get(place) for n in attached.active]
-        head = next((head for head in heads if head is not None), original)
-        swap_module(model, place, head)
+        owner = next((n for n in attached.active if place in attached.copies[n]), None)
+        swap_module(model, place, original if owner is None else attached.copies[owner][place])
 
 
-def _require_compatible(attached: Attachment, names: tuple[str, ...]) -> None:
+def _switch(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Let other adapters run."""
+    attached = own_attachment(model)
+    attached.take_up_heads()
+    attached.names = names
+    apply_active(model)
+
+
+def _require_compatible(attached: OwnAttachment, names: tuple[str, ...]) -> None:
     """Every name is an adapter's, and no two save the same module."""
     savers: dict[str, str] = {}
     for name in names:
-        for place in attached.adapter(name)[1].heads:
+        attached.adapter(name)
+        for place in attached.copies[name]:
             if place in savers:
                 raise AdapterError(
                     f"{savers[place]!r} and {name!r} both save {place!r}; only one of them can be "
@@ -152,5 +149,5 @@ def _require_compatible(attached: Attachment, names: tuple[str, ...]) -> None:
 
 
 def _require_unmerged(model: nn.Module) -> None:
-    if any(layer.merged for layer in masked_layers(model).values()):
+    if any(layer.merges for layer in masked_layers(model).values()):
         raise AdapterError("adapters are merged into the model; call unmerge(model) first")

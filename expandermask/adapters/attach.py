@@ -8,30 +8,41 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from expandermask.adapters.activate import apply_active, delete_adapter
 from expandermask.adapters.attachment import (
-    Attachment,
-    NamedAdapter,
-    attachment,
+    OwnAttachment,
     is_attached,
     masked_layers,
+    own_attachment,
+    placed_parameters,
     record,
-    set_module,
     swap_module,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.fit import bare_module, check_fit
+from expandermask.adapters.files.pretrained import write_own_names, write_plain_names
+from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
-from expandermask.adapters.layers.masked import MaskedLayer, masked_layer, weight_of
+from expandermask.adapters.layers.masked import AdaptedLayer, masked_layer, weight_of
 from expandermask.adapters.layers.packing import allow_packing, forbid_packing
 from expandermask.adapters.training.distributed import same_seed
+from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import RandomState, derive_seed
+from expandermask.masks.places import (
+    bare_module,
+    module_at,
+    placed_modules,
+    put_module,
+    unwrapped,
+)
 from expandermask.masks.plan import MaskPair, MaskPlan
+
+Kind = TypeVar("Kind", bound=MaskedAdapter)
 
 
 def attach(
@@ -143,22 +154,23 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
     AdapterError
         No adapters are attached, or ``keep_merged=True`` on a model that is not merged.
     """
-    attached = attachment(model)
-    layers = masked_layers(model)
-    if keep_merged and any(
-        not layer.merged for layer in layers.values() if set(attached.active) & set(layer.adapters)
-    ):
+    attached = own_attachment(model)
+    active = [layer for layer in attached.layers.values() if layer.having(attached.active)]
+    if keep_merged and not all(layer.merges for layer in active):
         raise AdapterError("keep_merged=True needs a merged model; call merge(model) first")
-    for place, layer in layers.items():
+    live = dict(placed_modules(model))
+    for place, layer in attached.layers.items():
         if not keep_merged:
-            layer.unmerge()
-        set_module(model, place, layer.base)
+            layer.take_out()
+        if live.get(place) is layer:  # else the model has something of its own there by now
+            put_module(model, place, layer.base)
     if not keep_merged:
         for place, module in attached.originals.items():
             swap_module(model, place, module)
-    for key, parameter in model.named_parameters():
+    for key, parameter in placed_parameters(model):
         parameter.requires_grad_(attached.requires_grad.get(key, parameter.requires_grad))
     allow_packing(model, attached.packing)
+    write_own_names(attached)
     record(model, None)
 
 
@@ -176,20 +188,22 @@ def require_free(model: nn.Module, name: str) -> None:
             "an adapter's name must be a string without dots that is no attribute of "
             f"torch.nn.ModuleDict, got {name!r}"
         )
-    layers = masked_layers(model)
-    if not layers:
-        return
     if not is_attached(model):
+        inside = [n for n, m in placed_modules(model) if isinstance(m, AdaptedLayer)]
+        if inside:
+            raise AdapterError(
+                f"{type(model).__name__} already has {len(inside)} adapters attached inside it "
+                f"(the first at {inside[0]!r}); use the model given to that attach(), or detach it"
+            )
+        return
+    attached = own_attachment(model)
+    if name in attached.plans:
         raise AdapterError(
-            f"{type(model).__name__} already has {len(layers)} adapters attached inside it (the "
-            f"first at {next(iter(layers))!r}); use the model given to that attach(), or detach it"
+            f"{type(model).__name__} already has an adapter {name!r} attached "
+            f"({len(attached.layers)} modules); choose another name, or call delete_adapter or "
+            "detach(model) first"
         )
-    if name in attachment(model).adapters:
-        raise AdapterError(
-            f"{type(model).__name__} already has an adapter {name!r} attached ({len(layers)} "
-            "modules); choose another name, or call delete_adapter or detach(model) first"
-        )
-    if any(layer.merged for layer in layers.values()):
+    if any(layer.merges for layer in masked_layers(model).values()):
         raise AdapterError("adapters are merged into the model; call unmerge(model) first")
 
 
@@ -221,36 +235,45 @@ def _put_on(
     model: nn.Module, name: str, plan: MaskPlan, config: AdapterConfig, saved: tuple[str, ...]
 ) -> None:
     """Build everything new, then freeze the model and put it in."""
-    built = {
-        place: new_adapter(bare_module(model, place), place, pair, plan, config)
+    built: dict[str, MaskedAdapter] = {
+        place: new_adapter(bare_module(module_at(model, place)), place, pair, plan, config)
         for place, pair in plan.items()
     }
-    heads = {place: _trainable_copy(_original(model, place)) for place in saved}
+    copies = {place: _trainable_copy(_original(model, place)) for place in saved}
     if not is_attached(model):
-        flags = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
-        record(model, Attachment({}, (), {}, flags, forbid_packing(model)))
+        record(model, OwnAttachment(unwrapped(model), forbid_packing(model)))
         model.requires_grad_(False)
-    attached = attachment(model)
+        write_plain_names(own_attachment(model))
+    attached = own_attachment(model)
     for place, adapter in built.items():
-        module = model.get_submodule(place)
-        if not isinstance(module, MaskedLayer):
-            module = masked_layer(module)
-            set_module(model, place, module)
-        module.adapters[name] = adapter.train(module.training)
+        layer = attached.layers.get(place)
+        if layer is None:
+            layer = masked_layer(module_at(model, place))
+            put_module(model, place, layer)
+            attached.layers[place] = layer
+        layer.adapters[name] = adapter.train(layer.training)
     for place in saved:
-        attached.originals.setdefault(place, model.get_submodule(place))
-    if not attached.adapters:  # none may be active for another reason: see `disable_adapters`
-        attached.active = (name,)
-    attached.adapters[name] = NamedAdapter(plan, config, heads)
+        attached.originals.setdefault(place, module_at(model, place))
+    if not attached.plans:  # none may be active for another reason: see `disable_adapters`
+        attached.names = (name,)
+    attached.plans[name] = plan
+    attached.configs[name] = config
+    attached.copies[name] = copies
     apply_active(model)
+    look_at_first_pass(attached)
 
 
 def new_adapter(
-    base: nn.Module, place: str, pair: MaskPair, plan: MaskPlan, config: AdapterConfig
-) -> MaskedAdapter:
+    base: nn.Module,
+    place: str,
+    pair: MaskPair,
+    plan: MaskPlan,
+    config: AdapterConfig,
+    kind: type[Kind] = MaskedAdapter,  # type: ignore[assignment]
+) -> Kind:
     """The adapter of one module, with its first values: they follow from the plan's seed."""
     weight = weight_of(base)
-    return MaskedAdapter(
+    return kind(
         pair,
         scale=config.scale_of(pair),
         dropout=config.lora_dropout,
@@ -263,8 +286,12 @@ def new_adapter(
 
 def _original(model: nn.Module, place: str) -> nn.Module:
     """The model's own module at ``place``, whichever adapter's copy is there now."""
-    own = attachment(model).originals.get(place) if is_attached(model) else None
-    return model.get_submodule(place) if own is None else own
+    if is_attached(model):
+        attached = own_attachment(model)
+        attached.take_up_heads()
+        if place in attached.originals:
+            return attached.originals[place]
+    return module_at(model, place)
 
 
 def _trainable_copy(module: nn.Module) -> nn.Module:

@@ -1,15 +1,34 @@
-"""What `attach` leaves on a model: its adapters by name, which are active, and how to undo it."""
+"""What is known of a model's adapters: their plans and configs, their layers, which are active.
+
+`attach` leaves an `Attachment` on a model, and PEFT's tuner one of its own kind. Everything that
+works on adapters starts from it. Names come from the plan: a layer is known by the place it was put
+in, whatever is wrapped around it since, and is no longer found in another.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+from types import MappingProxyType
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.layers.masked import MaskedLayer
+from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError
+from expandermask.masks.places import (
+    adapted_base,
+    bare_modules,
+    module_at,
+    placed_modules,
+    put_module,
+    unwrapped,
+)
 from expandermask.masks.plan import MaskPlan
 
 _RECORD = "_expandermask_attachment"
@@ -30,69 +49,191 @@ class NamedAdapter:
         return tuple(self.heads)
 
 
-@dataclass
-class Attachment:
-    """The adapters on a model and what the model was before them."""
+class Attachment(ABC):
+    """The adapters on a model by name, and the layers that hold them by place."""
 
-    adapters: dict[str, NamedAdapter]
-    active: tuple[str, ...]
-    originals: dict[str, nn.Module] = field(repr=False)
-    """The model's own modules in the places where some adapter has a copy, by full name."""
-    requires_grad: dict[str, bool] = field(repr=False)
-    """The flag every parameter had, by its name before attaching."""
-    packing: dict[str, int] = field(default_factory=dict, repr=False)
-    """What `expandermask.adapters.layers.packing.forbid_packing` turned off, to turn on again."""
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.plans: dict[str, MaskPlan] = {}
+        self.layers: dict[str, AdaptedLayer] = {}
+        self.looking: list[RemovableHandle] = []
+        """The hooks of `expandermask.adapters.training.first_pass`, while they wait."""
 
-    def adapter(self, name: str | None) -> tuple[str, NamedAdapter]:
+    @property
+    @abstractmethod
+    def active(self) -> tuple[str, ...]:
+        """The names of the adapters that run."""
+
+    @abstractmethod
+    def config(self, name: str) -> AdapterConfig:
+        """An adapter's config."""
+
+    @abstractmethod
+    def heads(self, name: str) -> dict[str, nn.Module]:
+        """An adapter's modules to save, as they are now, by place."""
+
+    @abstractmethod
+    def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
+        """Say that an adapter has other masks; its layers have got them already."""
+
+    @abstractmethod
+    def drop(self, place: str, name: str) -> None:
+        """Take an adapter off one module."""
+
+    @property
+    def adapters(self) -> Mapping[str, NamedAdapter]:
+        """Every adapter by its name, to look at."""
+        return MappingProxyType({name: self.adapter(name)[1] for name in self.plans})
+
+    def adapter(self, name: str | None = None) -> tuple[str, NamedAdapter]:
         """An adapter and its name; None stands for the only active one."""
         if name is None:
             if len(self.active) != 1:
                 raise AdapterError(
                     f"name which adapter is meant: {list(self.active)} are active, of "
-                    f"{list(self.adapters)}"
+                    f"{list(self.plans)}"
                 )
             name = self.active[0]
-        if name not in self.adapters:
-            raise AdapterError(f"no adapter is called {name!r}; there are {list(self.adapters)}")
-        return name, self.adapters[name]
+        if name not in self.plans:
+            raise AdapterError(f"no adapter is called {name!r}; there are {list(self.plans)}")
+        return name, NamedAdapter(self.plans[name], self.config(name), self.heads(name))
+
+    def layers_of(self, name: str | None = None) -> dict[str, AdaptedLayer]:
+        """Every adapted layer by its place, in the model's order; of one adapter if named.
+
+        Raises
+        ------
+        AdapterError
+            A layer was moved, replaced or deleted since its adapter was put on: what it has learnt
+            would be lost, or be written under a name that is not its own.
+        """
+        live = dict(placed_modules(self.model))
+        for place, layer in self.layers.items():
+            if not _holds(live.get(place), layer):
+                raise AdapterError(_misplaced(place, layer, live))
+        return {
+            place: self.layers[place]
+            for place in live
+            if place in self.layers and (name is None or name in self.layers[place].adapters)
+        }
+
+
+class OwnAttachment(Attachment):
+    """What `attach` leaves: besides, what the model was before."""
+
+    def __init__(self, model: nn.Module, packing: dict[str, int]) -> None:
+        super().__init__(model)
+        self.configs: dict[str, AdapterConfig] = {}
+        self.copies: dict[str, dict[str, nn.Module]] = {}
+        """Each adapter's copies of its modules to save, by place."""
+        self.originals: dict[str, nn.Module] = {}
+        """The model's own modules in the places where some adapter has a copy."""
+        self.requires_grad = {key: p.requires_grad for key, p in placed_parameters(model)}
+        """The flag every parameter had, by its name before attaching."""
+        self.packing = packing
+        """What `expandermask.adapters.layers.packing.forbid_packing` turned off."""
+        self.names: tuple[str, ...] = ()
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The names of the adapters that run."""
+        return self.names
+
+    def config(self, name: str) -> AdapterConfig:
+        """An adapter's config."""
+        return self.configs[name]
+
+    def heads(self, name: str) -> dict[str, nn.Module]:
+        """An adapter's modules to save: those in the model while it is active, else its copies.
+
+        So a head that was resized or assigned anew is the one that is trained and saved.
+        """
+        self.take_up_heads()
+        return self.copies[name]
+
+    def take_up_heads(self) -> None:
+        """Look at which modules are in the places of modules to save now."""
+        for place in self.originals:
+            owner = next((n for n in self.names if place in self.copies[n]), None)
+            own = self.originals if owner is None else self.copies[owner]
+            own[place] = module_at(self.model, place)
+
+    def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
+        """Say that an adapter has other masks; its layers have got them already."""
+        self.plans[name] = plan
+        self.configs[name] = config
+
+    def drop(self, place: str, name: str) -> None:
+        """Take an adapter off one module, and the layer with it if it was the last one there."""
+        layer = self.layers[place]
+        del layer.adapters[name]
+        if not layer.adapters:
+            put_module(self.model, place, layer.base)
+            del self.layers[place]
 
 
 def attachment(model: nn.Module) -> Attachment:
     """The record of the adapters on ``model``; `AdapterError` if there are none."""
     if not isinstance(model, nn.Module):
         raise AdapterError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    record = getattr(model, _RECORD, None)
-    if not isinstance(record, Attachment):
-        inside = next(iter(masked_layers(model)), None)
+    found = vars(unwrapped(model)).get(_RECORD)
+    if not isinstance(found, Attachment):
+        inside = next((n for n, m in placed_modules(model) if isinstance(m, AdaptedLayer)), None)
         hint = (
             f"its submodule {inside!r} is an adapter of another attach(); use the model given there"
             if inside is not None
             else "call attach(model, ...) first"
         )
         raise AdapterError(f"{type(model).__name__} has no adapters attached: {hint}")
-    return record
+    return found
+
+
+def own_attachment(model: nn.Module) -> OwnAttachment:
+    """The record that `attach` left; `AdapterError` for a model whose adapters PEFT holds."""
+    found = attachment(model)
+    if not isinstance(found, OwnAttachment):
+        raise AdapterError(
+            "PEFT holds the adapters of this model; use the PeftModel's own add_adapter, "
+            "set_adapter, delete_adapter, disable_adapter and unload"
+        )
+    return found
 
 
 def is_attached(model: nn.Module) -> bool:
-    """Whether `attach` was called on this very model (and `detach` not since)."""
-    return isinstance(getattr(model, _RECORD, None), Attachment)
+    """Whether adapters were put on this very model, and not taken off since."""
+    return isinstance(vars(unwrapped(model)).get(_RECORD), Attachment)
 
 
 def record(model: nn.Module, attached: Attachment | None) -> None:
     """Leave a record on ``model``, or with None take it away."""
     if attached is None:
-        delattr(model, _RECORD)
+        for hook in attachment(model).looking:
+            hook.remove()
+        delattr(unwrapped(model), _RECORD)
     else:
-        setattr(model, _RECORD, attached)
+        setattr(unwrapped(model), _RECORD, attached)
 
 
-def masked_layers(model: nn.Module, name: str | None = None) -> dict[str, MaskedLayer]:
-    """Every masked layer by its module's name, in the model's order; of one adapter if named."""
-    return {
-        place: module
-        for place, module in model.named_modules()
-        if isinstance(module, MaskedLayer) and (name is None or name in module.adapters)
-    }
+def masked_layers(model: nn.Module, name: str | None = None) -> dict[str, AdaptedLayer]:
+    """Every adapted layer by its place; of one adapter if named. See `Attachment.layers_of`."""
+    return attachment(model).layers_of(name) if is_attached(model) else {}
+
+
+def mask_hashes(model: nn.Module) -> dict[str, str]:
+    """A hash of the plan and scale of every adapter on ``model``, by name; of no values."""
+    attached = attachment(model)
+    found = {}
+    for name, plan in attached.plans.items():
+        config = attached.config(name)
+        text = json.dumps([plan.to_json(), config.lora_alpha, config.scaling])
+        found[name] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def placed_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter of a model without its adapters, by its name there."""
+    for place, module in bare_modules(model):
+        yield from module.named_parameters(prefix=place, recurse=False)
 
 
 def saved_tensors(adapter: NamedAdapter) -> dict[str, Tensor]:
@@ -107,27 +248,44 @@ def saved_in(heads: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, Tensor]
             yield place, key, tensor
 
 
-def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put ``module`` in the place called ``name``."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-def swap_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module that was out of the model in the place called ``name``.
+def swap_module(model: nn.Module, place: str, module: nn.Module) -> None:
+    """Put a module that was out of the model in a place.
 
     It follows the one there to where that has gone meanwhile: its device and dtype, and whether it
     is training.
     """
-    present = model.get_submodule(name)
+    present = module_at(model, place)
     if module is present:
         return
     module.train(present.training)
-    both = zip(
-        [*module.parameters(), *module.buffers()],
-        [*present.parameters(), *present.buffers()],
-        strict=True,
+    theirs = dict(chain(present.named_parameters(), present.named_buffers()))
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if name in theirs:
+            tensor.data = tensor.data.to(theirs[name].device, theirs[name].dtype)
+    put_module(model, place, module)
+
+
+def _holds(module: nn.Module | None, layer: AdaptedLayer) -> bool:
+    """Whether a layer is ``module``, or is adapted by it in turn."""
+    while module is not None:
+        module = unwrapped(module)
+        if module is layer:
+            return True
+        module = adapted_base(module)
+    return False
+
+
+def _misplaced(place: str, layer: AdaptedLayer, live: Mapping[str, nn.Module]) -> str:
+    """What has become of a layer that is not in its place."""
+    other = next((name for name, module in live.items() if _holds(module, layer)), None)
+    if other is not None:
+        what = f"was moved to {other!r}"
+    elif place in live:
+        what = f"was replaced by a {type(live[place]).__name__}"
+    else:
+        what = "is no longer in the model"
+    return (
+        f"the adapted layer {place!r} {what} since its adapter was put on, so what it has learnt "
+        "has no place there; put it back (attachment(model).layers holds it), or wrap layers by "
+        "torch.compile, checkpoint_wrapper, FSDP or DDP, which are seen through"
     )
-    for own, other in both:
-        own.data = own.data.to(other.device, other.dtype)
-    set_module(model, name, module)

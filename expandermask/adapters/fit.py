@@ -11,11 +11,11 @@ from torch import nn
 from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.layers.dequantize import is_quantized
-from expandermask.adapters.layers.masked import MaskedLayer, weight_of
+from expandermask.adapters.layers.masked import weight_of
 from expandermask.adapters.layers.packing import require_unpacked
 from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
-from expandermask.masks.places import bare_modules
+from expandermask.masks.places import bare_at, bare_modules, module_at
 from expandermask.masks.targets import Shape, adaptable_shapes
 
 _BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -46,7 +46,7 @@ def check_fit(
     for name in saved:
         if clash := next((t for t in plan if _overlap(t, name)), None):
             raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
-        for key, parameter in bare_module(model, name).named_parameters(prefix=name):
+        for key, parameter in bare_at(model, name).named_parameters(prefix=name):
             _require_trainable(key, parameter)
             if others := [o for o in owners[id(parameter)] if not o.startswith(f"{name}.")]:
                 raise AdapterError(
@@ -106,7 +106,7 @@ def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
 
 
 def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
-    module = bare_module(model, name)
+    module = bare_at(model, name)
     weight = weight_of(module)
     if is_sharded(weight):
         raise AdapterError(
@@ -147,16 +147,10 @@ def _require_trainable(key: str, parameter: nn.Parameter) -> None:
         )
 
 
-def bare_module(model: nn.Module, name: str) -> nn.Module:
-    """The module called ``name`` before adapters were put on the model."""
-    module = model.get_submodule(name)
-    return module.base if isinstance(module, MaskedLayer) else module
-
-
 def require_called(model: nn.Module, name: str) -> None:
     """Raise if a module around ``name`` can compute without calling it."""
     for parent in _parents(name):
-        if isinstance(module := model.get_submodule(parent), _BYPASSING):
+        if isinstance(module := module_at(model, parent), _BYPASSING):
             raise AdapterError(
                 f"{name!r} is inside a torch {type(module).__name__}, which can compute with its "
                 "weight without calling it, so an adapter there would be ignored; leave it out of "

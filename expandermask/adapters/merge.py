@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
-from expandermask.adapters.attachment import attachment, masked_layers
+from expandermask.adapters.attachment import attachment
+from expandermask.adapters.fit import parameter_owners
 from expandermask.adapters.layers.dequantize import working_dtype
+from expandermask.adapters.layers.masked import AdaptedLayer
+from expandermask.errors import AdapterError
 
 
 def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False) -> None:
@@ -29,7 +34,8 @@ def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False
     ------
     AdapterError
         No adapters are attached, a base weight is not a plain floating-point parameter (quantized,
-        parametrized) or cannot be dequantized, or see ``safe_merge``; the model is then unchanged.
+        parametrized), is tied to another module's, or cannot be dequantized, or see
+        ``safe_merge``; the model is then unchanged.
 
     Examples
     --------
@@ -46,15 +52,17 @@ def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False
     >>> torch.equal(model[0].weight, before)
     True
     """
-    attachment(model)
+    attached = attachment(model)
+    layers = attached.layers_of()
+    require_untied(model, layers)
     dtype = working_dtype(model) if dequantize else None
-    unmerged = {n: layer for n, layer in masked_layers(model).items() if not layer.merged}
+    unmerged = {place: layer for place, layer in layers.items() if not layer.merges}
     try:
-        for name, layer in unmerged.items():
-            layer.merge(name, safe=safe_merge, dequantize=dtype)
+        for place, layer in unmerged.items():
+            layer.merge_in(attached.active, what=place, safe=safe_merge, dequantize=dtype)
     except BaseException:
         for layer in unmerged.values():
-            layer.unmerge()
+            layer.take_out()
         raise
 
 
@@ -63,6 +71,17 @@ def unmerge(model: nn.Module) -> None:
 
     Raises `AdapterError` if no adapters are attached.
     """
-    attachment(model)
-    for layer in masked_layers(model).values():
-        layer.unmerge()
+    for layer in attachment(model).layers_of().values():
+        layer.take_out()
+
+
+def require_untied(model: nn.Module, layers: Mapping[str, AdaptedLayer]) -> None:
+    """Raise `AdapterError` if a layer's weight is tied: merging would change its other places."""
+    owners = parameter_owners(model)
+    for place, layer in layers.items():
+        others = [key for key in owners[id(layer.weight)] if key.rpartition(".")[0] != place]
+        if others:
+            raise AdapterError(
+                f"the weight of {place!r} is tied to {others[0]!r}, which merging would change "
+                "too; untie it first, or leave the adapter unmerged"
+            )

@@ -7,9 +7,8 @@ that was not there before starts as it would have at the beginning.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from expandermask.adapters.activate import drop_module
-from expandermask.adapters.attachment import NamedAdapter, attachment, masked_layers
-from expandermask.adapters.config import AdapterConfig
+from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter, first_values
 from expandermask.adapters.layers.factors import dense_factor, gather_values, index_of
 from expandermask.errors import AdapterError, InvalidInputError
@@ -107,33 +104,22 @@ def change_masks(
     name, adapter = attachment(model).adapter(name)
     _require_same_modules(adapter.plan, plan)
     owned = changeable(model, name)
-    config = dataclasses.replace(adapter.config, left_degree=plan.left_degree)
+    config = replace(adapter.config, left_degree=plan.left_degree)
     moves = [move for place in plan for move in _moves(owned[place], place, plan)]
     ready = [(m, m.carried(m.parameter.data, m.first), _carried_state(m, optimizer)) for m in moves]
     for move, values, state in ready:  # nothing from here on can fail
         _apply(move, values, state, optimizer)
     for place, own in owned.items():
         own.scale = config.scale_of(plan[place])
-    replace(model, name, plan, config)
+    attachment(model).replace(name, plan, config)
 
 
 def changeable(model: nn.Module, name: str) -> dict[str, MaskedAdapter]:
     """One adapter's part in each module of its plan; `AdapterError` while it is merged."""
     layers = masked_layers(model, name)
-    if any(name in layer.merged for layer in layers.values()):
+    if any(layer.merges for layer in layers.values()):
         raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
-    return {place: layers[place].adapter(name) for place in attachment(model).adapter(name)[1].plan}
-
-
-def replace(model: nn.Module, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
-    """Record other masks for the same adapter."""
-    attached = attachment(model)
-    attached.adapters[name] = NamedAdapter(plan, config, attached.adapters[name].heads)
-
-
-def drop(model: nn.Module, place: str, name: str) -> None:
-    """Take one adapter off one module."""
-    drop_module(model, place, name)
+    return {place: layers[place].adapter(name) for place in attachment(model).plans[name]}
 
 
 def _moves(adapter: MaskedAdapter, place: str, plan: MaskPlan) -> Iterator[_Move]:

@@ -113,6 +113,7 @@ class Policy(ABC):
                 )
         self._prepare(adapter.plan)
         self._model, self._name, self._adapters = model, name, found
+        self._plan_seed = adapter.plan.seed
 
     @property
     def schedule_steps(self) -> int | None:
@@ -139,8 +140,16 @@ class Policy(ABC):
         AdapterError
             It does not train the adapter's gates and, of a method that exchanges parameters, its
             values: it was made before `attach`, or before a state was loaded that exchanged some.
+            Or the adapter has got masks of another seed since `attach`.
         """
         own = self._followed()
+        seed = attachment(self._model_in_hand()).plans[self._name].seed
+        if seed != self._plan_seed:  # a PeftModel takes the masks of the checkpoint it reads
+            raise AdapterError(
+                f"the adapter's masks were drawn with the seed {seed}, and with {self._plan_seed} "
+                f"when {type(self).__name__} was attached; make the model with the seed {seed} "
+                "(XoraConfig(mask_seed=...)) before you attach the policy"
+            )
         if not hasattr(optimizer, "param_groups"):
             raise InvalidInputError(
                 f"optimizer must be a torch.optim.Optimizer, got {optimizer!r:.80}"

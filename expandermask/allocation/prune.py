@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from expandermask.adapters.attachment import attachment
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.remask import changeable, drop, replace
+from expandermask.adapters.remask import changeable
 from expandermask.allocation.resize import restricted, swap_masks
 from expandermask.allocation.terms import Terms
 from expandermask.errors import AdapterError
@@ -56,7 +56,8 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     >>> model[0].adapters["default"].values_a.shape
     torch.Size([16, 2])
     """
-    name, adapter = attachment(model).adapter(name)
+    attached = attachment(model)
+    name, adapter = attached.adapter(name)
     owned = changeable(model, name)
     Terms(owned)  # refuses sharded values
     kept = {place: _open_terms(own) for place, own in owned.items()}
@@ -71,12 +72,12 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
         own.set_rank_gate(None)
         own.set_module_gate(None)
         if place not in left:
-            drop(model, place, name)
+            attached.drop(place, name)
     same = {place: adapter.plan[place] for place in left}
     plan = MaskPlan(
         same, r=adapter.plan.r, left_degree=adapter.plan.left_degree, seed=adapter.plan.seed
     )
-    replace(model, name, plan, adapter.config)
+    attached.replace(name, plan, adapter.config)
     if left != same:
         swap_masks(model, MaskPlan(left, r=plan.r, left_degree=None, seed=plan.seed), name=name)
     return {place: len(left[place].used_ranks) if place in left else 0 for place in owned}

@@ -97,9 +97,12 @@ def _long_side_rows(n1: int, n2: int, d1: int, seed: int) -> NDArray[np.int32]:
 
 
 def draw_seed(rng: RandomState) -> int:
-    """The 64-bit seed behind ``rng``: an int is itself, anything else is asked for one."""
+    """The 64-bit seed behind ``rng``: an int is itself, anything else is asked for one.
+
+    From None it is below 2**53, so that every reader of JSON keeps all of its digits.
+    """
     if rng is None:
-        return secrets.randbits(64)
+        return secrets.randbits(53)
     if isinstance(rng, np.random.Generator):
         return int(rng.integers(2**64, dtype=np.uint64))
     seed = check_integer("rng", rng, minimum=0)

@@ -30,11 +30,16 @@ def inner_module(module: nn.Module) -> nn.Module | None:
             return children[name]
     if any(kind.__name__ in _PARALLEL for kind in type(module).__mro__):
         return children.get("module")
-    if hasattr(module, "tuner_layer_cls"):
+    if hasattr(type(module), "tuner_layer_cls"):  # the model inside has PEFT's other marks too
         return children.get("model")
     if hasattr(module, "peft_config"):
         return children.get("base_model")
     return None
+
+
+def place_of(name: str) -> str:
+    """A module's place by its name in the model: without the parts that wrappers of layers add."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPED)
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -117,6 +122,11 @@ def bare_module(module: nn.Module) -> nn.Module:
     while (base := adapted_base(module)) is not None:
         module = unwrapped(base)
     return module
+
+
+def bare_at(model: nn.Module, place: str) -> nn.Module:
+    """The module in a place, without what wraps or adapts it."""
+    return bare_module(module_at(model, place))
 
 
 def put_module(model: nn.Module, place: str, module: nn.Module) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig
@@ -12,6 +14,9 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.errors import InvalidInputError
 from expandermask.graphs.catalog import METHODS
 from expandermask.graphs.random import draw_seed
+from expandermask.masks.plan import MaskPlan
+from expandermask.masks.targets import Shape
+from expandermask.peft._card import describe
 
 
 def _extended(name: str) -> PeftType:
@@ -57,8 +62,13 @@ class XoraConfig(PeftConfig):
     mask_method : str
         How masks are made, as in `ramanujan_graph`.
     mask_seed : int, optional
-        Seed of all masks and first values, in [0, 2**64). If None, one is drawn when a model first
-        gets the adapter, and kept here: masks are not saved but made again from it.
+        Seed of all masks and first values, in [0, 2**64). If None, one below 2**53 is drawn from
+        torch's CPU generator when a model first gets the adapter, so that `set_seed` fixes it, and
+        kept here: masks are not saved but made again from it. Where several processes train, rank
+        0 draws for all. A state that is loaded brings its own seed.
+    mask_plan : dict, optional
+        The plan of masks that were changed since, as `MaskPlan.to_dict` has it; not to be set by
+        hand.
 
     Raises
     ------
@@ -86,6 +96,7 @@ class XoraConfig(PeftConfig):
     modules_to_save: list[str] | None = None
     mask_method: str = "auto"
     mask_seed: int | None = None
+    mask_plan: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,9 +114,19 @@ class XoraConfig(PeftConfig):
             self.mask_seed = draw_seed(self.mask_seed)
         self._check_layers()
 
+    def make_plan(self, shapes: Mapping[str, Shape], seed: int) -> MaskPlan:
+        """The masks of modules with these (d, k) shapes: those that `attach` would give them."""
+        if self.mask_plan is not None:
+            return MaskPlan.from_dict(self.mask_plan)
+        return MaskPlan.for_shapes(
+            shapes, r=self.r, left_degree=self.left_degree, method=self.mask_method, rng=seed
+        )
+
     def adapter_config(self) -> AdapterConfig:
-        """The same numbers as an `AdapterConfig`, which checks them; names stay PEFT's matter."""
+        """The same numbers as an `AdapterConfig`, which checks them."""
+        names = self.target_modules
         return AdapterConfig(
+            target_modules=names if isinstance(names, str) else sorted(names or ["all-linear"]),
             r=self.r,
             left_degree=self.left_degree,
             lora_alpha=self.lora_alpha,
@@ -121,7 +142,14 @@ class XoraConfig(PeftConfig):
     def to_dict(self) -> dict[str, Any]:
         """The fields, sets in order, so that one config always gives one file."""
         fields = asdict(self)
+        if self.mask_plan is None:
+            del fields["mask_plan"]
         return {k: sorted(v) if isinstance(v, set) else v for k, v in fields.items()}
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write the config, and into the folder's model card how to load it."""
+        super().save_pretrained(save_directory, **kwargs)
+        describe(Path(save_directory))
 
     def _check_layers(self) -> None:
         """PEFT looks at these two only together and beside a list, and says nothing otherwise."""

@@ -25,7 +25,7 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.fit import bare_module, check_fit
+from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
@@ -33,6 +33,7 @@ from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
+from expandermask.masks.places import bare_at
 from expandermask.masks.plan import MaskPair, MaskPlan
 from expandermask.peft._export import CONFIG_KEY, PLAN_KEY, written_ranks
 from expandermask.peft._folder import Factors, PeftFolder, read_folder
@@ -237,7 +238,7 @@ def _embedded_config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig | None
 
 
 def _heads(model: nn.Module, saved: tuple[str, ...]) -> dict[str, nn.Module]:
-    return {place: bare_module(model, place) for place in saved}
+    return {place: bare_at(model, place) for place in saved}
 
 
 def _require_others(model: nn.Module, stored: PeftFolder, adapter: NamedAdapter) -> None:
@@ -263,7 +264,7 @@ def _is_models_own(model: nn.Module, key: str, tensor: Tensor) -> bool:
     """Whether it is a base weight as the model has it: PEFT saves adapted tables along."""
     place, _, leaf = key.replace(".base_layer.", ".").rpartition(".")
     try:
-        own = getattr(bare_module(model, place), leaf)
+        own = getattr(bare_at(model, place), leaf)
     except AttributeError:
         return False
     return (
@@ -276,7 +277,7 @@ def _is_models_own(model: nn.Module, key: str, tensor: Tensor) -> bool:
 def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
     """No factor is rounded on its way to the values' dtype."""
     for name, factors in stored.factors.items():
-        dtype = value_dtype(weight_of(bare_module(model, name)))
+        dtype = value_dtype(weight_of(bare_at(model, name)))
         for factor in factors:
             if torch.promote_types(factor.dtype, dtype) != dtype:
                 raise AdapterError(

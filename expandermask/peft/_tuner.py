@@ -25,12 +25,19 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from peft.utils.peft_types import register_peft_method
 from torch import nn
 
-from expandermask.adapters.fit import parameter_owners, require_called
+from expandermask.adapters.attach import new_adapter
+from expandermask.adapters.attachment import attachment, is_attached, record
+from expandermask.adapters.fit import require_called
+from expandermask.adapters.merge import require_untied
+from expandermask.adapters.training.distributed import drawn_seed
+from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError
-from expandermask.masks.plan import MaskPair, MaskPlan
-from expandermask.masks.targets import Shape, find_targets
+from expandermask.masks.places import bare_module, place_of
+from expandermask.masks.plan import MaskPlan
+from expandermask.masks.targets import Shape, adaptable_shape, find_targets
+from expandermask.peft._attachment import PeftAttachment
 from expandermask.peft._config import XORA, XoraConfig
-from expandermask.peft._layer import XoraLayer, shape_of
+from expandermask.peft._layer import XoraAdapter, XoraLayer
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
@@ -41,7 +48,8 @@ TESTED_PEFT = ("0.20", "0.21")
 class XoraModel(BaseTuner):
     """What ``peft.get_peft_model`` puts around a model for a `XoraConfig`.
 
-    ``mask_plans`` holds the `MaskPlan` of each adapter by its name.
+    ``mask_plans`` holds the `MaskPlan` of each adapter by its name. The adapters are known to
+    `expandermask.adapters` as those of `attach` are.
 
     Examples
     --------
@@ -73,23 +81,42 @@ class XoraModel(BaseTuner):
         AdapterError
             A target cannot be adapted, or computes without being called.
         """
+        attached = _attachment(model)
         config = self.peft_config[adapter_name]
+        try:
+            self._plan(model, attached, adapter_name, config)
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except BaseException:
+            attached.plans.pop(adapter_name, None)
+            if not attached.plans:
+                record(model, None)
+            raise
+        look_at_first_pass(attached)
+
+    def _plan(
+        self, model: nn.Module, attached: PeftAttachment, adapter_name: str, config: XoraConfig
+    ) -> None:
+        """Make the masks of a new adapter."""
         self._prepare_adapter_config(config, self.get_model_config(model))
         if str(config.target_modules).lower() == "all-linear":  # as PEFT has it
             config.target_modules = set(_all_linear(model))
         shapes = {
-            name: _shape(model, name, module)
+            place_of(name): _shape(model, name, module)
             for name, module in _outer_modules(model)
             if self._check_target_module_exists(config, name)
         }
-        plans: dict[str, MaskPlan] = self.__dict__.setdefault("mask_plans", {})
-        plans[adapter_name] = _plan(shapes, config)
-        config.mask_seed = plans[adapter_name].seed
-        try:
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
-        except BaseException:
-            del plans[adapter_name]
-            raise
+        if config.mask_seed is None:
+            config.mask_seed = drawn_seed("mask_seed")
+        attached.plans[adapter_name] = config.make_plan(shapes, config.mask_seed)
+
+    @property
+    def mask_plans(self) -> dict[str, MaskPlan]:
+        """The plan of each adapter by its name."""
+        return attachment(self.model).plans
+
+    def _check_target_module_exists(self, config: XoraConfig, key: str) -> Any:
+        """Match places, so that what is wrapped around a module is not part of its name."""
+        return super()._check_target_module_exists(config, place_of(key))
 
     def _create_and_replace(
         self,
@@ -101,45 +128,59 @@ class XoraModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        pair = self._pair(peft_config, adapter_name, target, current_key)
-        if isinstance(target, XoraLayer):
-            target.add(adapter_name, pair, peft_config)
+        place = place_of(current_key)
+        attached = _attachment(self.model)
+        plan = self._plan_with(attached, adapter_name, peft_config, place, target)
+        if place not in plan:  # all of its terms were pruned
             return
-        layer = XoraLayer(target, current_key)
-        layer.add(adapter_name, pair, peft_config)
-        self._replace_module(parent, target_name, layer, target)
+        layer = target
+        if not isinstance(layer, XoraLayer):
+            layer = XoraLayer(target, place, plan[place].shape)
+            self._replace_module(parent, target_name, layer, target)
+        attached.layers[place] = layer
+        adapter = new_adapter(
+            layer.base, place, plan[place], plan, peft_config.adapter_config(), kind=XoraAdapter
+        )
+        adapter.belong(attached, adapter_name, place, plan)
+        layer.xora_adapter[adapter_name] = adapter.train(layer.training)
 
-    def _pair(
-        self, config: XoraConfig, adapter_name: str, target: nn.Module, name: str
-    ) -> MaskPair:
-        """A module's masks; PEFT can find more targets than the config names in a state dict."""
-        plan: MaskPlan = self.mask_plans[adapter_name]
-        if name not in plan:
-            extra = _plan({name: _shape(self.model, name, target)}, config)
+    def _plan_with(
+        self,
+        attached: PeftAttachment,
+        adapter_name: str,
+        config: XoraConfig,
+        place: str,
+        target: nn.Module,
+    ) -> MaskPlan:
+        """The plan, of which a module is a part that only a state dict names."""
+        plan = attached.plans[adapter_name]
+        if place not in plan and config.mask_plan is None:
+            extra = config.make_plan({place: _shape(self.model, place, target)}, plan.seed)
             plan = MaskPlan(
                 {**plan, **extra}, r=plan.r, left_degree=plan.left_degree, seed=plan.seed
             )
-            self.mask_plans[adapter_name] = plan
-        return plan[name]
+            attached.plans[adapter_name] = plan
+        return plan
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Take an adapter and its masks off the model; `AdapterError` while it is merged."""
-        if any(adapter_name in layer.merged_adapters for layer in self._layers()):
+        attached = attachment(self.model)
+        if any(adapter_name in layer.merged_names() for layer in attached.layers.values()):
             raise AdapterError(
                 f"adapter {adapter_name!r} cannot be deleted while it is merged; call "
                 "unmerge_adapter() first"
             )
         super().delete_adapter(adapter_name)
-        del self.mask_plans[adapter_name]
+        del attached.plans[adapter_name]
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Values are float32; without autocasting PEFT promises the base's own dtype."""
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         if not autocast_adapter_dtype:
-            for layer in self._layers():
-                if (dtype := layer.weight.dtype).is_floating_point:
-                    for adapter in layer.chosen([adapter_name]):
-                        adapter.to(dtype)
+            for layer in attachment(self.model).layers.values():
+                dtype = layer.weight.dtype
+                if dtype.is_floating_point and layer.having([adapter_name]):
+                    layer.adapter(adapter_name).to(dtype)
 
     # -- merging -------------------------------------------------------------------------------
 
@@ -147,13 +188,13 @@ class XoraModel(BaseTuner):
         self, adapter_names: list[str] | None = None, safe_merge: bool = False
     ) -> None:
         """Merge the active, or the named, adapters in every layer, or in none if one refuses."""
-        before = {layer: len(layer.backups) for layer in self._layers()}
+        layers = attachment(self.model).layers_of().values()
+        before = {layer: len(layer.merges) for layer in layers}
         try:
             super().merge_adapter(adapter_names, safe_merge)
         except BaseException:
             for layer, merges in before.items():
-                if len(layer.backups) > merges:
-                    layer.unmerge(down_to=merges)
+                layer.take_out(down_to=merges)
             raise
 
     def _unload_and_optionally_merge(
@@ -171,23 +212,17 @@ class XoraModel(BaseTuner):
                 super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
         else:
             super()._unload_and_optionally_merge(merge, progressbar)
+        record(self.model, None)
         model: nn.Module = self.model
         return model
 
     def _check_merge_allowed(self) -> None:
         """A tied weight would take the update to its other places as well."""
-        owners = parameter_owners(self.model)
-        for name, layer in self.model.named_modules():
-            if isinstance(layer, XoraLayer):
-                own = f"{name}.base_layer.weight"
-                if others := [o for o in owners[id(layer.weight)] if o != own]:
-                    raise AdapterError(
-                        f"the weight of {name!r} is tied to {others[0]!r}, which merging would "
-                        "change too; untie it first, or leave the adapter unmerged"
-                    )
+        require_untied(self.model, attachment(self.model).layers_of())
 
-    def _layers(self) -> list[XoraLayer]:
-        return [module for module in self.model.modules() if isinstance(module, XoraLayer)]
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Whether PEFT can convert the adapter: not if it is on an embedding."""
+        return not any(layer.is_embedding for layer in attachment(self.model).layers.values())
 
     # -- what PEFT has for LoRA and not here -----------------------------------------------------
 
@@ -209,22 +244,29 @@ class XoraModel(BaseTuner):
         )
 
 
-def _plan(shapes: dict[str, Shape], config: XoraConfig) -> MaskPlan:
-    """The masks of modules with these (d, k) shapes: those that `attach` would give them."""
-    return MaskPlan.for_shapes(
-        shapes,
-        r=config.r,
-        left_degree=config.left_degree,
-        method=config.mask_method,
-        rng=config.mask_seed,
-    )
+def _attachment(model: nn.Module) -> PeftAttachment:
+    """The record of the model's adapters; a new one if there is none."""
+    if not is_attached(model):
+        record(model, PeftAttachment(model))
+    found = attachment(model)
+    if not isinstance(found, PeftAttachment):
+        raise AdapterError(
+            "attach() holds the adapters of this model; add another by attach, or detach(model) "
+            "first"
+        )
+    return found
 
 
 def _shape(model: nn.Module, name: str, module: nn.Module) -> Shape:
     """(d, k) of a target, which must be adaptable and called by its parents."""
     require_called(model, name)
-    bare = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-    return shape_of(bare, name)
+    shape = adaptable_shape(bare_module(module))
+    if shape is None:
+        raise AdapterError(
+            f"target_modules names {name!r}, a {type(module).__name__}; only linear modules, "
+            "transformers' Conv1D and embeddings can be adapted"
+        )
+    return shape
 
 
 def _outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -98,7 +98,7 @@ def test_a_merge_that_would_overflow_changes_nothing(bad: float) -> None:
     with pytest.raises(AdapterError, match=r"merging into '2' would give infinite or NaN"):
         merge(model)
     assert same(state(model), before)
-    assert not any(layer.backup is not None for layer in layers(model))
+    assert not any(layer.merges for layer in layers(model))
 
 
 def test_a_parametrized_weight_is_refused_before_anything_changes() -> None:

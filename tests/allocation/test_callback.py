@@ -50,7 +50,17 @@ logging.disable_progress_bar()
 STEPS = 12
 
 
-def bert(dropout: float = 0.1) -> nn.Module:
+SMALL = BertConfig(
+    vocab_size=64,
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+)
+
+
+def bert(dropout: float = 0.1, holder: str = "attach", seed: int | None = 0) -> nn.Module:
+    """With the same adapter, held by `attach` or by PEFT."""
     torch.manual_seed(0)
     config = BertConfig(
         hidden_dropout_prob=dropout,
@@ -62,13 +72,11 @@ def bert(dropout: float = 0.1) -> nn.Module:
         num_attention_heads=2,
     )
     model = BertForSequenceClassification(config)
-    attach(
-        model,
-        AdapterConfig(
-            r=6, left_degree=6, target_modules=["query", "value"], modules_to_save=["classifier"]
-        ),
-        rng=0,
-    )
+    asked = {"r": 6, "left_degree": 6, "target_modules": ["query", "value"]}
+    asked["modules_to_save"] = ["classifier"]
+    if holder == "PEFT":
+        return peft.get_peft_model(model, XoraConfig(**asked, task_type="SEQ_CLS", mask_seed=seed))
+    attach(model, AdapterConfig(**asked), rng=seed)
     return model
 
 
@@ -114,9 +122,10 @@ def trained(
     resume: bool | str = False,
     beside: tuple[Any, ...] = (),
     kind: type[Trainer] = Trainer,
+    holder: str = "attach",
     **more: Any,
 ) -> nn.Module:
-    model = bert()
+    model = bert(holder=holder)
     callback = PolicyCallback(policy, finish=False)
     trainer = kind(
         model, arguments(folder, **more), train_dataset=DATA, callbacks=[*beside, callback]
@@ -221,15 +230,16 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(name: str, tmp_path: Path) -> 
     assert all(torch.equal(own[key], theirs[key]) for key in own)
 
 
-@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("holder", ["attach", "PEFT", "small"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_run_stopped_and_resumed_gives_the_same_bits(
-    name: str, small: bool, tmp_path: Path
+    name: str, holder: str, tmp_path: Path
 ) -> None:
     make = POLICIES[name]
 
     def options() -> dict[str, Any]:
-        return {"beside": (AdapterCallback(),), "kind": SmallCheckpoints} if small else {}
+        small: dict[str, Any] = {"beside": (AdapterCallback(),), "kind": SmallCheckpoints}
+        return small if holder == "small" else {"holder": holder}
 
     whole_policy = make()
     whole = trained(tmp_path / "whole", whole_policy, **options())
@@ -313,21 +323,6 @@ class Noting(Policy):
         super().load_state_dict(state)
 
 
-def peft_bert() -> nn.Module:
-    torch.manual_seed(0)
-    shape = BertConfig(
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-    )
-    config = XoraConfig(
-        r=4, left_degree=2, target_modules=["query"], task_type="SEQ_CLS", mask_seed=0
-    )
-    return peft.get_peft_model(BertForSequenceClassification(shape), config)
-
-
 @pytest.mark.parametrize("kind", [Trainer, SmallCheckpoints])
 def test_a_peft_model_s_checkpoints_hold_the_policy_s_state(
     kind: type[Trainer], tmp_path: Path
@@ -335,7 +330,7 @@ def test_a_peft_model_s_checkpoints_hold_the_policy_s_state(
     """It is loaded before the values are, and then the run goes on to the same bits."""
     ends = []
     for resume in (False, f"{tmp_path}/checkpoint-4"):
-        policy, model = Noting(), peft_bert()
+        policy, model = Noting(), bert(holder="PEFT")
         callbacks = [PolicyCallback(policy, finish=False)]
         settings = arguments(tmp_path, save_strategy="steps", save_steps=4)
         trainer = kind(model, settings, train_dataset=DATA, callbacks=callbacks)
@@ -351,11 +346,32 @@ def test_a_peft_model_s_checkpoints_hold_the_policy_s_state(
 
 def test_a_peft_model_s_resume_without_the_policy_s_state_is_refused(tmp_path: Path) -> None:
     settings = arguments(tmp_path, save_strategy="steps", save_steps=4)
-    Trainer(peft_bert(), settings, train_dataset=DATA).train()
+    Trainer(bert(holder="PEFT"), settings, train_dataset=DATA).train()
     callbacks = [PolicyCallback(Noting(), finish=False)]
-    trainer = Trainer(peft_bert(), settings, train_dataset=DATA, callbacks=callbacks)
+    trainer = Trainer(bert(holder="PEFT"), settings, train_dataset=DATA, callbacks=callbacks)
     with pytest.raises(AdapterError, match="resumed from holds no state of Noting"):
         trainer.train(resume_from_checkpoint=f"{tmp_path}/checkpoint-4")
+
+
+def test_a_policy_is_not_resumed_on_masks_of_another_seed(tmp_path: Path) -> None:
+    """A PeftModel takes up the checkpoint's masks, but the policy was made for those it had."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    for seed in (0, 1):
+        policy = AdaLoRA(target_rank=2, total_steps=2)
+        trainer = Trainer(
+            peft.get_peft_model(
+                BertForSequenceClassification(SMALL),
+                XoraConfig(r=4, left_degree=2, target_modules=["query"], mask_seed=seed),
+            ),
+            arguments(tmp_path, **saving),
+            train_dataset=DATA,
+            callbacks=[PolicyCallback(policy, finish=False)],
+        )
+        if seed == 0:
+            trainer.train()
+            continue
+        with pytest.raises(AdapterError, match="drawn with the seed 0, and with 1 when AdaLoRA"):
+            trainer.train(resume_from_checkpoint=f"{tmp_path}/checkpoint-2")
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -379,10 +395,13 @@ def test_a_policy_may_be_finished_by_hand(name: str, tmp_path: Path) -> None:
     assert not any("policy" in key for key in model.state_dict())
 
 
+@pytest.mark.parametrize("holder", ["attach", "PEFT"])
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_best_checkpoint_is_taken_up_before_the_end(name: str, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_taken_up_before_the_end(
+    name: str, holder: str, tmp_path: Path
+) -> None:
     """The best is the one after 8 of 12 steps, with the ranks of that time."""
-    model, policy = bert(), POLICIES[name]()
+    model, policy = bert(holder=holder), POLICIES[name]()
     ranks: dict[int, dict[str, int]] = {}
 
     class Watching(PolicyCallback):

@@ -61,14 +61,29 @@ def test_a_seed_is_drawn_once_and_kept(tmp_path: Path) -> None:
     assert peft.PeftConfig.from_pretrained(str(tmp_path)).mask_seed == seed
 
 
-@pytest.mark.parametrize("change", [{"mask_seed": 1}, {"mask_method": "random"}])
-def test_values_of_other_masks_are_refused(change: dict[str, object], tmp_path: Path) -> None:
+def change_config(folder: Path, change: dict[str, object]) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def test_values_of_other_masks_are_refused(tmp_path: Path) -> None:
     case = CASES["bert"]
     case.adapted().save_pretrained(str(tmp_path))
-    path = tmp_path / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    change_config(tmp_path, {"mask_method": "random"})
     with pytest.raises(FileFormatError, match=r"'bert\.\S+' were trained on other masks .*differs"):
         peft.PeftModel.from_pretrained(case.make(), str(tmp_path))
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_values_bring_the_masks_of_their_own_seed(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    first = case.adapted(mask_seed=2**64 - 1)
+    first.save_pretrained(str(tmp_path))
+    change_config(tmp_path, {"mask_seed": 1})
+    again = peft.PeftModel.from_pretrained(case.make(), str(tmp_path))
+    assert again.base_model.mask_plans == first.base_model.mask_plans
+    assert again.peft_config["default"].mask_seed == 2**64 - 1
+    assert torch.equal(case.out(again.eval()), case.out(first))
 
 
 @pytest.mark.parametrize("low", [False, True])
@@ -96,8 +111,9 @@ def test_a_module_missing_from_a_file_stays_on_meta_and_is_warned_of(tmp_path: P
 
 
 def test_a_whole_models_state_dict_goes_through_the_same_guard() -> None:
-    first, second = CASES["mlp"].adapted(), CASES["mlp"].adapted(mask_seed=9)
-    first.load_state_dict(CASES["mlp"].adapted(mask_seed=0).state_dict())
+    first, second = CASES["mlp"].adapted(), CASES["mlp"].adapted(mask_method="random")
+    first.load_state_dict(CASES["mlp"].adapted(mask_seed=7).state_dict())
+    assert first.base_model.mask_plans["default"].seed == 7
     with pytest.raises(FileFormatError, match="trained on other masks"):
         first.load_state_dict(second.state_dict())
     first.load_state_dict({}, strict=False)

@@ -26,11 +26,12 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.folder import opened_adapter
 from expandermask.adapters.files.save import adapter_tensors
 from expandermask.adapters.files.stored import AdapterFile, StoredAdapter, open_adapter
-from expandermask.adapters.fit import bare_module, check_fit
+from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.masked import weight_of
 from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError
+from expandermask.masks.places import bare_at
 from expandermask.masks.plan import MaskPlan
 
 
@@ -118,10 +119,10 @@ def _require_fit(model: nn.Module, name: str, file: AdapterFile) -> None:
     require_free(model, name)
     masks = file.document.masks
     places = check_fit(model, masks, file.config)
-    heads = {place: bare_module(model, place) for place in places}
+    heads = {place: bare_at(model, place) for place in places}
     _require_saved({f"{place}.{key}": t for place, key, t in saved_in(heads)}, file)
     _require_value_dtypes(
-        {place: value_dtype(weight_of(bare_module(model, place))) for place in masks}, file
+        {place: value_dtype(weight_of(bare_at(model, place))) for place in masks}, file
     )
 
 
@@ -137,7 +138,7 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile) -> None:
             f"the model has another adapter attached as {name!r} (its plan or scale differ from "
             "the file's); give the stored one another name, or call detach(model) first"
         )
-    if any(name in layer.merged for layer in layers.values()):
+    if any(layer.merges for layer in layers.values()):
         raise AdapterError("the adapter on the model is merged; call unmerge(model) first")
     _require_saved(saved_tensors(own), file)
     _require_value_dtypes(

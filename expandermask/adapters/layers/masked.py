@@ -1,8 +1,14 @@
-"""MaskedLinear and MaskedEmbedding: a frozen module with named masked adapters beside it."""
+"""AdaptedLayer: a frozen module with named masked adapters beside it, whoever holds them.
+
+`attach` puts a `MaskedLinear` or `MaskedEmbedding` around a module, and PEFT's tuner a
+`expandermask.peft.XoraLayer`. Both are adapted layers: they compute, merge and take out again in
+the same way, and everything that works on adapters works on both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Self
 
@@ -18,49 +24,38 @@ from expandermask.errors import AdapterError
 from expandermask.masks.targets import is_conv1d
 
 
-class MaskedLayer(nn.Module):
-    """A frozen ``base`` module, the adapters on it by name, and which of them run.
+@dataclass
+class Merge:
+    """One merge into a layer's base, and how to undo it."""
 
-    Made by `attach`. The base is called, never read, unless an adapter is merged into it.
+    names: tuple[str, ...]
+    """The adapters that were merged at once."""
+    old: Tensor
+    """The entries of the base's weight under their updates."""
+    quantized: nn.Module | None
+    """The quantized base that a plain copy stands in for."""
+
+
+class AdaptedLayer(nn.Module):
+    """A frozen ``base`` module, the ``adapters`` on it by name, and which of them run.
+
+    The base is called, never read, unless an adapter is merged into it.
     """
 
     is_masked_layer = True
-    """By this `expandermask.masks.targets` sees through the layer to its base."""
+    """By this `expandermask.masks.places` sees through the layer to its base."""
+    base_name = "base"
+    """What the child that is adapted is called."""
 
-    backup: Tensor | None
-    """The base weight's entries under the merged updates, or None when not merged."""
+    base: nn.Module
+    adapters: nn.ModuleDict
+    active: tuple[str, ...]
+    """Names of the adapters that run, in this order."""
 
-    def __init__(self, base: nn.Module) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.base = base
-        self.adapters = nn.ModuleDict()
-        self.active: tuple[str, ...] = ()
-        """Names of the adapters that run, in this order."""
-        self.merged: tuple[str, ...] = ()
-        """Names of the adapters that are merged into the base's weight."""
-        self.original: nn.Module | None = None
-        """The quantized base that a dequantized copy stands in for while merged."""
-        self.register_buffer("backup", None, persistent=False)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
-    ) -> None:
-        """Refuse a base weight while updates are merged into the one there is.
-
-        They would be gone, and `unmerge` would then put foreign entries back.
-        """
-        if self.merged and f"{prefix}base.weight" in state_dict:
-            raise AdapterError(
-                f"adapters {list(self.merged)} are merged into {prefix.rstrip('.')!r}, whose base "
-                "weight the state dict would replace; call unmerge(model) first"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *rest, **options)
-
-    def running(self) -> list[MaskedAdapter]:
-        """The adapters whose update is added to the base's output: active and not merged."""
-        if self.merged:
-            return []
-        return [self.adapter(name) for name in self.active if name in self.adapters]
+        self.merges: list[Merge] = []
+        """The merges into the base, the last one to be undone first."""
 
     def adapter(self, name: str) -> MaskedAdapter:
         """One adapter by its name."""
@@ -68,79 +63,139 @@ class MaskedLayer(nn.Module):
         assert isinstance(found, MaskedAdapter)
         return found
 
-    def merge(self, name: str, *, safe: bool = True, dequantize: torch.dtype | None = None) -> None:
-        """Add the active updates to the base's weight; ``name`` is the module's, for errors.
+    def having(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of these names that this layer has an adapter of."""
+        return tuple(name for name in names if name in self.adapters)
 
-        A quantized base is refused, or stood in for by a plain copy of dtype ``dequantize``.
+    def running(self) -> list[MaskedAdapter]:
+        """The adapters whose update is added to the base's output: active, and none is merged."""
+        if self.merges:
+            return []
+        return [self.adapter(name) for name in self.having(self.active)]
+
+    def merged_names(self) -> tuple[str, ...]:
+        """Names of the adapters that are merged into the base's weight."""
+        return tuple(name for merge in self.merges for name in merge.names)
+
+    def merge_in(
+        self,
+        names: Sequence[str],
+        *,
+        what: str,
+        safe: bool = True,
+        dequantize: torch.dtype | None = None,
+    ) -> None:
+        """Add the updates of some adapters to the base's weight.
+
+        A quantized base is refused, or stood in for by a plain copy of dtype ``dequantize``;
+        ``what`` is the module's name, for errors.
         """
-        chosen = tuple(n for n in self.active if n in self.adapters)
-        if self.merged or not chosen:
+        names = self.having(names)
+        if not names:
             return
         if is_sharded(self.weight):
             raise AdapterError(
-                f"the weight of {name!r} is sharded over several ranks, and an update is merged "
+                f"the weight of {what!r} is sharded over several ranks, and an update is merged "
                 "into whole weights; call save_adapter, then load_adapter and merge in one process"
             )
-        if dequantize is not None:
-            self._dequantize(name, dequantize)
-        weight = plain_weight(self.base, name)
-        adapters = [self.adapter(n) for n in chosen]
-        try:
-            self.backup = merge_into(
-                weight, adapters, transposed=self.is_transposed, safe=safe, what=name
+        base = self.base
+        plain = base if dequantize is None else full_precision(base, what, dequantize)
+        old = merge_into(
+            plain_weight(plain, what),
+            [self.adapter(name) for name in names],
+            transposed=self.is_transposed,
+            safe=safe,
+            what=what,
+        )
+        self.merges.append(Merge(names, old, None if plain is base else base))
+        if plain is not base:
+            setattr(self, self.base_name, plain)
+
+    def take_out(self, down_to: int = 0) -> None:
+        """Undo merges, the last one first, until ``down_to`` are left.
+
+        The base's weight gets its own bits back.
+        """
+        while len(self.merges) > down_to:
+            merge = self.merges.pop()
+            if merge.quantized is not None:
+                setattr(self, self.base_name, merge.quantized)
+                continue
+            weight = self.weight
+            restore(
+                weight,
+                [self.adapter(name) for name in merge.names],
+                merge.old.to(weight.device),
+                transposed=self.is_transposed,
             )
-        except BaseException:
-            self._requantize()
-            raise
-        self.merged = chosen
-
-    def unmerge(self) -> None:
-        """Put the base weight's own entries back, if updates are merged into it."""
-        if not self.merged:
-            return
-        if self.original is None:
-            assert self.backup is not None
-            adapters = [self.adapter(n) for n in self.merged]
-            restore(self.weight, adapters, self.backup, transposed=self.is_transposed)
-        self._requantize()
-        self.backup, self.merged = None, ()
-
-    def _dequantize(self, name: str, dtype: torch.dtype) -> None:
-        """Let a plain copy of a quantized base stand in for it."""
-        plain = full_precision(self.base, name, dtype)
-        if plain is not self.base:
-            self.__dict__["original"] = self.base  # not registered: it is no part of the model now
-            self.base = plain
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """Take a quantized base along, though it is not registered, to where the model goes."""
         super()._apply(fn, recurse)
-        if self.original is not None:
-            self.original._apply(fn, recurse)
+        for merge in self.merges:
+            if merge.quantized is not None:
+                merge.quantized._apply(fn, recurse)
         return self
 
-    def _requantize(self) -> None:
-        if self.original is not None:
-            self.base = self.original
-            self.__dict__["original"] = None
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the base looks its inputs up by number."""
+        return isinstance(self.base, nn.Embedding)
 
     @property
     def is_transposed(self) -> bool:
         """Whether the base stores its weight as (k, d): Conv1D, and a table of k rows."""
-        return is_conv1d(self.base) or isinstance(self.base, nn.Embedding)
+        return self.is_embedding or is_conv1d(self.base)
 
-    # Model code sometimes reads these from its layers (to choose a dtype, for example).
+    # Model code sometimes reads this from its layers (to choose a dtype, for example).
 
     @property
     def weight(self) -> Tensor:
         """The base module's weight."""
         return weight_of(self.base)
 
+
+class MaskedLayer(AdaptedLayer):
+    """What `attach` puts around a module.
+
+    Its state dict is read with the base's tensors under their names in the layer or under those
+    without it, as a checkpoint of the model itself has them.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.adapters = nn.ModuleDict()
+        self.active = ()
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """Names of the adapters that are merged into the base's weight."""
+        return self.merged_names()
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
+    ) -> None:
+        """Take the base's tensors by either name, unless updates are merged into them.
+
+        These would be gone, and `unmerge` would then put foreign entries back.
+        """
+        own = [key for key in state_dict if key.startswith(prefix)]
+        for key in own:
+            name = key.removeprefix(prefix)
+            if name.partition(".")[0] not in self._modules:
+                state_dict[f"{prefix}base.{name}"] = state_dict.pop(key)
+        if self.merges and f"{prefix}base.weight" in state_dict:
+            raise AdapterError(
+                f"adapters {list(self.merged)} are merged into {prefix.rstrip('.')!r}, whose base "
+                "weight the state dict would replace; call unmerge(model) first"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest, **options)
+
     def extra_repr(self) -> str:
         """What `print` shows beside the base module."""
-        return f"active={list(self.active)}" + (
-            f", merged={list(self.merged)}" if self.merged else ""
-        )
+        merged = f", merged={list(self.merged)}" if self.merges else ""
+        return f"active={list(self.active)}{merged}"
 
 
 class MaskedLinear(MaskedLayer):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,10 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from expandermask.adapters import load_adapter, save_adapter
-from expandermask.adapters.attachment import attachment, is_attached
+from expandermask.adapters.attachment import attachment, is_attached, mask_hashes
 from expandermask.adapters.training.distributed import require_same
 from expandermask.adapters.training.small_state import frozen_not_missing, small_state
 from expandermask.errors import AdapterError, InvalidInputError
-
-Adapters = dict[str, str]
-"""The hash of every adapter's masks and scale, by its name."""
 
 
 class SmallCheckpoints(Trainer):
@@ -118,13 +113,14 @@ class AdapterCallback(TrainerCallback, ExportableState):
                 f"folder must be the name of a folder inside each checkpoint, got {folder!r}"
             )
         self.folder = folder
-        self.adapters: Adapters = {}
+        self.adapters: dict[str, str] = {}
         self._model: nn.Module | None = None
 
     def state(self) -> dict[str, Any]:
         """What the Trainer keeps in ``trainer_state.json``: arguments, and hashes of adapters."""
         if self._model is not None and is_attached(self._model):
-            self.adapters = _hashes(self._model)  # its masks may have changed since training began
+            # The masks may have changed since training began.
+            self.adapters = mask_hashes(self._model)
         return {"args": {"folder": self.folder}, "attributes": {"adapters": self.adapters}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -135,7 +131,7 @@ class AdapterCallback(TrainerCallback, ExportableState):
                 "folders by trials a callback is not told; call save_adapter after each trial"
             )
         model = kwargs["model"]
-        self.adapters = _hashes(model)
+        self.adapters = mask_hashes(model)
         require_same(self.adapters, "the adapters (masks and scale) on the model")
         if state.global_step > 0:
             self._require_resumable(state)
@@ -175,15 +171,3 @@ class AdapterCallback(TrainerCallback, ExportableState):
             f"{sorted(self.adapters)}; other masks or another scale: {differing or 'none'}; attach "
             "with the rng and config of the first run"
         )
-
-
-def _hashes(model: nn.Module) -> Adapters:
-    """A hash of the plan and scale of every adapter on ``model``; of no values."""
-    return {
-        name: hashlib.sha256(
-            json.dumps(
-                [adapter.plan.to_json(), adapter.config.lora_alpha, adapter.config.scaling]
-            ).encode()
-        ).hexdigest()
-        for name, adapter in attachment(model).adapters.items()
-    }

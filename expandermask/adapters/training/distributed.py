@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -17,11 +19,37 @@ def same_seed(rng: RandomState) -> RandomState:
 
     So that every rank makes the same masks and first values. All ranks have to call it.
     """
+    if rng is None:
+        require_group("rng")
     if isinstance(rng, int) or not several_processes():
         return rng
     seeds = [draw_seed(rng)]
     dist.broadcast_object_list(seeds, src=0)
     return seeds[0]
+
+
+def drawn_seed(argument: str) -> int:
+    """A seed below 2**53 from torch's CPU generator, which `torch.manual_seed` fixes.
+
+    Where several processes run, it is rank 0's draw on all of them, and all have to call this.
+    Raises `AdapterError`, naming the ``argument`` to give instead, where they run and cannot talk
+    to each other yet.
+    """
+    require_group(argument)
+    seeds = [int(torch.randint(2**53, (), device="cpu"))]
+    if several_processes():
+        dist.broadcast_object_list(seeds, src=0)
+    return seeds[0]
+
+
+def require_group(argument: str) -> None:
+    """Raise if several processes run of which each would draw a seed of its own."""
+    if not several_processes() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise AdapterError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and there is no process group yet, so every "
+            f"process would draw masks of its own; give an integer as {argument}=, or call "
+            "torch.distributed.init_process_group first"
+        )
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -54,7 +82,7 @@ def require_same(value: object, what: str) -> None:
     if others:
         raise AdapterError(
             f"{what} must be the same on every rank, and differ from rank 0's on ranks {others}; "
-            "give the same integer as rng everywhere, or none at all"
+            "give the same integer as rng or mask_seed everywhere, or none at all"
         )
 
 
