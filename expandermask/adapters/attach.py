@@ -29,6 +29,7 @@ from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.layers.masked import AdaptedLayer, masked_layer, weight_of
 from expandermask.adapters.layers.packing import allow_packing, forbid_packing
+from expandermask.adapters.quantization_marks import put_marks_back
 from expandermask.adapters.training.distributed import same_seed
 from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError, InvalidInputError
@@ -112,6 +113,8 @@ def attach(
         plan = MaskPlan.for_model(
             model,
             target_modules=config.target_modules,
+            exclude_modules=config.exclude_modules,
+            modules_to_save=config.modules_to_save,
             r=config.r,
             left_degree=_degree_of(config),
             rng=same_seed(rng),
@@ -165,6 +168,7 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
         if live.get(place) is layer:  # else the model has something of its own there by now
             put_module(model, place, layer.base)
     if not keep_merged:
+        put_marks_back(attached.model, attached.marks)
         for place, module in attached.originals.items():
             swap_module(model, place, module)
     for key, parameter in placed_parameters(model):

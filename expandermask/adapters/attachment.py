@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -56,6 +57,8 @@ class Attachment(ABC):
         self.model = model
         self.plans: dict[str, MaskPlan] = {}
         self.layers: dict[str, AdaptedLayer] = {}
+        self.marks: dict[str, Any] = {}
+        """What the model said of its quantization before a merge; see `quantization_marks`."""
         self.looking: list[RemovableHandle] = []
         """The hooks of `expandermask.adapters.training.first_pass`, while they wait."""
 

@@ -11,6 +11,7 @@ from expandermask.errors import FileFormatError, InvalidInputError, check_intege
 from expandermask.files import require_fields
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.masks.targets import Names
 
 SCALINGS = ("matched", "paper")
 
@@ -42,6 +43,9 @@ class AdapterConfig:
     modules_to_save : iterable of str
         Names, or name endings, of modules such as a classifier head that stay trainable and are
         saved with the adapter (PEFT's convention).
+    exclude_modules : str or iterable of str
+        Modules that ``target_modules`` leaves out: a regular expression for whole names, or name
+        endings.
 
     Raises
     ------
@@ -61,9 +65,10 @@ class AdapterConfig:
     left_degree: int | None = 2
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
-    target_modules: str | Iterable[str] = "all-linear"
+    target_modules: Names = "all-linear"
     scaling: str = "matched"
     modules_to_save: Iterable[str] = ()
+    exclude_modules: Names = ()
 
     def __post_init__(self) -> None:
         r = check_integer("r", self.r, minimum=1 if self.left_degree is None else 2)
@@ -84,6 +89,9 @@ class AdapterConfig:
         if not isinstance(targets, str):
             targets = _check_names("target_modules", targets)
         saved = _check_names("modules_to_save", self.modules_to_save, may_be_empty=True)
+        excluded = self.exclude_modules
+        if not isinstance(excluded, str):
+            excluded = _check_names("exclude_modules", excluded, may_be_empty=True)
         for name, value in (
             ("r", r),
             ("left_degree", degree),
@@ -91,6 +99,7 @@ class AdapterConfig:
             ("lora_dropout", dropout),
             ("target_modules", targets),
             ("modules_to_save", saved),
+            ("exclude_modules", excluded),
         ):
             object.__setattr__(self, name, value)
 
@@ -126,22 +135,26 @@ class AdapterConfig:
         return self.lora_alpha / math.sqrt(self.r * degree)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-ready values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """The fields as JSON-ready values, without an ``exclude_modules`` that excludes nothing."""
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.exclude_modules:
+            del fields["exclude_modules"]
+        return fields
 
     @classmethod
     def from_dict(cls, data: object) -> AdapterConfig:
         """Read `to_dict` back; `FileFormatError` unless every field is there and valid."""
-        targets = data.get("target_modules") if isinstance(data, dict) else None
         expected: dict[str, type | tuple[type, ...]] = {
             "r": int,
             "left_degree": (int, type(None)),
             "lora_alpha": float,
             "lora_dropout": float,
-            "target_modules": str if isinstance(targets, str) else list,
+            "target_modules": (str, list),
             "scaling": str,
             "modules_to_save": list,
         }
+        if isinstance(data, dict) and "exclude_modules" in data:
+            expected["exclude_modules"] = (str, list)
         fields = require_fields(data, expected, "an adapter config")
         try:
             return cls(**fields)

@@ -15,11 +15,14 @@ from expandermask.adapters.layers.masked import weight_of
 from expandermask.adapters.layers.packing import require_unpacked
 from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
-from expandermask.masks.places import bare_at, bare_modules, module_at
-from expandermask.masks.targets import Shape, adaptable_shapes
-
-_BYPASSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-"""Modules that can compute with a child's weight without calling the child."""
+from expandermask.masks.places import (
+    adapted_base,
+    bare_at,
+    bare_modules,
+    inner_module,
+    placed_modules,
+)
+from expandermask.masks.targets import Shape, adaptable_shapes, target_shape
 
 
 class Sized(Protocol):
@@ -35,12 +38,13 @@ def check_fit(
     model: nn.Module, plan: Mapping[str, Sized], config: AdapterConfig
 ) -> tuple[str, ...]:
     """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
+    _require_no_peft(model)
     require_unpacked(model)
-    _require_shapes(plan, adaptable_shapes(model))
+    _require_shapes(model, plan)
     owners = parameter_owners(model)
     for name in plan:
         _require_own_weight(model, name, owners)
-        require_called(model, name)
+        _require_uncompiled(model, name)
     saved = _resolve_saved(model, config.modules_to_save)
     _require_apart(model, plan, saved)
     for name in saved:
@@ -76,23 +80,37 @@ def _require_apart(model: nn.Module, targets: Iterable[str], saved: Iterable[str
                 )
 
 
-def _require_shapes(plan: Mapping[str, Sized], shapes: Mapping[str, Shape]) -> None:
-    """Every module of the plan is a linear module of the model, of the plan's shape."""
+def _require_no_peft(model: nn.Module) -> None:
+    """No layer of another method of PEFT is in the model, which would be adapted inside."""
+    for name, module in placed_modules(model):
+        if hasattr(module, "adapter_layer_names") and not hasattr(module, "is_masked_layer"):
+            raise AdapterError(
+                f"the model has PEFT adapters already ({name!r} is a {type(module).__name__}), and "
+                "attach would not see them; use XoraConfig in peft.get_peft_model, or first call "
+                "merge_and_unload() or unload() on the PeftModel"
+            )
+
+
+def _require_shapes(model: nn.Module, plan: Mapping[str, Sized]) -> None:
+    """Every module of the plan can be adapted in this model, and is of the plan's shape."""
+    places = {name for name, _ in bare_modules(model)}
     for name, pair in plan.items():
         if name == "":
             raise AdapterError(
                 "the model itself is the module to adapt, which cannot be replaced inside itself; "
                 "wrap it: torch.nn.Sequential(model)"
             )
-        if name not in shapes:
+        if name not in places:
+            known = list(adaptable_shapes(model))
             raise AdapterError(
                 f"the plan adapts {name!r}, which is no linear module or embedding of this model; "
-                f"it has {', '.join(list(shapes)[:3]) or 'none'} ..."
+                f"it has {', '.join(known[:3]) or 'none'} ..."
             )
-        if pair.shape != shapes[name]:
+        shape = target_shape(model, name)
+        if pair.shape != shape:
             raise AdapterError(
                 f"the plan's masks for {name!r} are for a (d, k) = {pair.shape} weight, and the "
-                f"model's is {shapes[name]}; make a plan with MaskPlan.for_model(model)"
+                f"model's is {shape}; make a plan with MaskPlan.for_model(model)"
             )
 
 
@@ -124,17 +142,6 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "
             "out of target_modules, or untie it"
         )
-    if hasattr(module, "embed_scale"):
-        raise AdapterError(
-            f"{name!r} is an embedding that scales its rows (embed_scale) after they are looked "
-            "up, so an update merged into them would not be the update beside them; leave it out "
-            "of target_modules"
-        )
-    if getattr(module, "max_norm", None) is not None:
-        raise AdapterError(
-            f"{name!r} is an embedding with max_norm={module.max_norm}, which rewrites its frozen "
-            "rows whenever they are looked up; set max_norm=None first"
-        )
 
 
 def _require_trainable(key: str, parameter: nn.Parameter) -> None:
@@ -147,15 +154,17 @@ def _require_trainable(key: str, parameter: nn.Parameter) -> None:
         )
 
 
-def require_called(model: nn.Module, name: str) -> None:
-    """Raise if a module around ``name`` can compute without calling it."""
-    for parent in _parents(name):
-        if isinstance(module := module_at(model, parent), _BYPASSING):
+def _require_uncompiled(model: nn.Module, name: str) -> None:
+    """A compiled layer goes on computing what it was compiled from."""
+    parent, _, leaf = name.rpartition(".")
+    module = bare_at(model, parent)._modules.get(leaf)
+    while module is not None and adapted_base(module) is None:
+        if "_orig_mod" in module._modules:
             raise AdapterError(
-                f"{name!r} is inside a torch {type(module).__name__}, which can compute with its "
-                "weight without calling it, so an adapter there would be ignored; leave it out of "
-                "target_modules"
+                f"{name!r} is compiled by itself (torch.compile), and its compiled code would not "
+                "see the adapter; attach first, then compile"
             )
+        module = inner_module(module)
 
 
 def _parents(name: str) -> Iterator[str]:

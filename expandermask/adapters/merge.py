@@ -10,6 +10,7 @@ from expandermask.adapters.attachment import attachment
 from expandermask.adapters.fit import parameter_owners
 from expandermask.adapters.layers.dequantize import working_dtype
 from expandermask.adapters.layers.masked import AdaptedLayer
+from expandermask.adapters.quantization_marks import put_marks_back, take_marks_off
 from expandermask.errors import AdapterError
 
 
@@ -28,7 +29,8 @@ def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False
         Let a full-precision copy stand in for a quantized base while merged, as a plain nn.Linear
         (or nn.Embedding) in the dtype the model computes in; `unmerge` puts the very same quantized
         module back. Without it such a base is refused, since an update cannot be added to rounded
-        integers. Known are the weights of torchao, bitsandbytes, optimum-quanto and HQQ.
+        integers. Known are the weights of torchao, bitsandbytes, optimum-quanto and HQQ. The
+        config then says that these modules are not quantized, so that a saved model loads.
 
     Raises
     ------
@@ -64,6 +66,8 @@ def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False
         for layer in unmerged.values():
             layer.take_out()
         raise
+    if dequantize and unmerged:
+        attached.marks = take_marks_off(attached.model)
 
 
 def unmerge(model: nn.Module) -> None:
@@ -71,8 +75,11 @@ def unmerge(model: nn.Module) -> None:
 
     Raises `AdapterError` if no adapters are attached.
     """
-    for layer in attachment(model).layers_of().values():
+    attached = attachment(model)
+    for layer in attached.layers_of().values():
         layer.take_out()
+    put_marks_back(attached.model, attached.marks)
+    attached.marks = {}
 
 
 def require_untied(model: nn.Module, layers: Mapping[str, AdaptedLayer]) -> None:

@@ -49,7 +49,7 @@ from expandermask.masks.declared import (
 )
 from expandermask.masks.supports_json import Support as Support
 from expandermask.masks.supports_json import read_supports, write_support
-from expandermask.masks.targets import Shape, find_targets
+from expandermask.masks.targets import Names, Shape, targets_of_rank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,7 +124,9 @@ class MaskPlan(Mapping[str, MaskPair]):
         cls,
         model: nn.Module,
         *,
-        target_modules: str | Iterable[str] = "all-linear",
+        target_modules: Names = "all-linear",
+        exclude_modules: Names = (),
+        modules_to_save: Iterable[str] = (),
         r: int = 64,
         left_degree: int = 2,
         method: str = "auto",
@@ -138,7 +140,12 @@ class MaskPlan(Mapping[str, MaskPair]):
         model : torch.nn.Module
             Only names and shapes are read, so a model on the meta device will do.
         target_modules : str or iterable of str
-            "all-linear", a regular expression, or name endings, as in `find_targets`.
+            "all-linear", a regular expression, or name endings, as in `find_targets`. One warning
+            names what "all-linear" passes over, with the reasons.
+        exclude_modules : str or iterable of str
+            Modules to leave out: a regular expression, or name endings.
+        modules_to_save : iterable of str
+            Modules that will be trained whole: "all-linear" leaves them out without a word.
         r : int
             Rank of the adapters.
         left_degree : int
@@ -154,12 +161,19 @@ class MaskPlan(Mapping[str, MaskPair]):
         Raises
         ------
         AdapterError
-            No module matches.
+            No module matches, or one that is named cannot be adapted.
         InfeasibleShapeError
             Some shape has no such masks; the message lists the nearest ranks and degrees that work
             for all of them.
         """
-        shapes = find_targets(model, target_modules)
+        shapes = targets_of_rank(
+            model,
+            target_modules,
+            exclude_modules,
+            r=check_size("r", r),
+            left_degree=check_size("left_degree", left_degree),
+            modules_to_save=modules_to_save,
+        )
         return cls.for_shapes(
             shapes, r=r, left_degree=left_degree, method=method, rng=rng, progress=progress
         )

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from expandermask.errors import AdapterError, InvalidInputError
-from expandermask.masks.places import bare_modules
+from expandermask.masks.bypass import why_bypassed
+from expandermask.masks.kinds import Shape as Shape
+from expandermask.masks.kinds import adaptable_shape as adaptable_shape
+from expandermask.masks.kinds import is_conv1d as is_conv1d
+from expandermask.masks.kinds import is_embedding, looks_adaptable, why_foreign
+from expandermask.masks.places import bare_module, bare_modules, module_at, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
 
-Shape = tuple[int, int]
-"""(d, k): output and input features of a linear module, whose weight update is d x k."""
+T = TypeVar("T")
+
+Names = str | Iterable[str]
+"""A regular expression that matches whole names, or names and name endings."""
 
 _HEADS = ("classifier", "score")
+"""What task heads are called in models that do not say which part of them is the base model."""
+_SHORT_SIDE = 16
+"""Tables of states, positions and tokens that are no matrices to adapt have a side this short."""
 
 
 def find_targets(
-    model: nn.Module, target_modules: str | Iterable[str] = "all-linear"
+    model: nn.Module, target_modules: Names = "all-linear", exclude_modules: Names = ()
 ) -> dict[str, Shape]:
     """The modules of ``model`` that ``target_modules`` names, with their (d, k) shapes.
 
@@ -29,53 +41,103 @@ def find_targets(
         Any model, on any device, the meta device included.
     target_modules : str or iterable of str
         "all-linear" for every `torch.nn.Linear`, quantized linear layer and transformers `Conv1D`
-        except the output embedding and a classification head; any other string is a regular
-        expression that must match a module's whole name; a list matches names that equal an item
-        or end in ``.item``. By these two ways an embedding can be named as well.
+        that can be adapted, except the output embedding and task heads (see `passed_over`); any
+        other string is a regular expression that must match a module's whole name; a list matches
+        names that equal an item or end in ``.item``. By these two ways an embedding can be named
+        as well.
+    exclude_modules : str or iterable of str
+        Modules to leave out, named in the same two ways.
 
     Raises
     ------
     AdapterError
-        Nothing matches; the message lists the modules there are.
+        Nothing matches, or a module that is named cannot be adapted; the message says what there
+        is, or why.
     """
-    shapes = adaptable_shapes(model)
-    if target_modules == "all-linear":
-        head = _head_prefixes(model)
-        tables = {n for n, m in bare_modules(model) if _is_embedding(m)}
-        chosen = {
-            n: s
-            for n, s in shapes.items()
-            if n not in tables and not any(_inside(n, h) for h in head)
-        }
-    elif isinstance(target_modules, str):
-        try:
-            pattern = re.compile(target_modules)
-        except re.error as error:
-            raise InvalidInputError(
-                f"target_modules={target_modules!r} is not a regular expression: {error}"
-            ) from None
-        chosen = {n: s for n, s in shapes.items() if pattern.fullmatch(n)}
-    else:
-        items = list(target_modules) if isinstance(target_modules, Iterable) else [target_modules]
-        if not all(isinstance(item, str) for item in items):
-            raise InvalidInputError(f"target_modules must be strings, got {target_modules!r}")
-        chosen = {
-            n: s for n, s in shapes.items() if any(n == i or n.endswith(f".{i}") for i in items)
-        }
-    if not chosen:
-        names = sorted({name.rsplit(".", 1)[-1] for name in shapes})
-        raise AdapterError(
-            f"target_modules={target_modules!r} matches no linear module or embedding of "
-            f"{type(model).__name__}; those it has end in: {', '.join(names) or 'none'}"
+    return _chosen(model, target_modules, exclude_modules)[0]
+
+
+def targets_of_rank(
+    model: nn.Module,
+    target_modules: Names = "all-linear",
+    exclude_modules: Names = (),
+    *,
+    r: int,
+    left_degree: int,
+    modules_to_save: Iterable[str] = (),
+) -> dict[str, Shape]:
+    """`find_targets` for adapters of a rank; one warning names what "all-linear" passes over.
+
+    Modules too narrow for the rank, and those in ``modules_to_save``, are passed over as well.
+    """
+    chosen, passed = _chosen(model, target_modules, exclude_modules)
+    if target_modules != "all-linear":
+        return chosen
+    passed |= _narrow(chosen, r, left_degree)
+    kept = _unsaved({n: s for n, s in chosen.items() if n not in passed}, modules_to_save)
+    if not kept:  # every module is too narrow: the plan says which ranks are possible
+        return chosen
+    passed = _unsaved(passed, modules_to_save)
+    if passed:
+        warnings.warn(
+            f'target_modules="all-linear" adapts {len(kept)} modules of {type(model).__name__} and '
+            f"passes over {_grouped(passed)}. Name them in exclude_modules to do without this "
+            "warning",
+            stacklevel=3,
         )
-    return chosen
+    return kept
+
+
+def passed_over(
+    model: nn.Module,
+    exclude_modules: Names = (),
+    *,
+    r: int | None = None,
+    left_degree: int = 2,
+    modules_to_save: Iterable[str] = (),
+) -> dict[str, str]:
+    """What "all-linear" does not adapt of ``model``, with the reason for each.
+
+    These are linear modules in task heads, with a forward of their own, whose weight is read
+    without a call, or too narrow for ``r`` (if given), and matrices that belong to no linear
+    module, such as experts in one stack. Output embeddings are never adapted and not listed,
+    neither is what ``exclude_modules`` or ``modules_to_save`` names.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask.masks.targets import passed_over
+    >>> passed_over(torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 1)), r=16)
+    {'1': 'too narrow for r=16 and left_degree=2'}
+    """
+    chosen, passed = _all_linear(model, _matcher("exclude_modules", exclude_modules))
+    if r is not None:
+        passed |= _narrow(chosen, r, left_degree)
+    return _unsaved(passed, modules_to_save)
+
+
+def target_shape(model: nn.Module, place: str) -> Shape:
+    """(d, k) of the module in a place; `AdapterError` with the reason if it cannot be adapted."""
+    module = bare_module(module_at(model, place))
+    shape = adaptable_shape(module)
+    reason = _why_unfit(model, place, module)
+    if shape is None and reason is None:
+        reason = (
+            f"{type(module).__name__} is neither a linear module, transformers' Conv1D nor an "
+            "embedding"
+        )
+    if reason is not None or shape is None:
+        raise AdapterError(
+            f"{place!r} cannot be adapted: {reason}; leave it out of target_modules, or name it in "
+            "exclude_modules"
+        )
+    return shape
 
 
 def adaptable_shapes(model: nn.Module) -> dict[str, Shape]:
     """(d, k) of every linear module, transformers `Conv1D` and embedding, by module name.
 
-    For an embedding k is the number of rows in its table and d their length. A module that has
-    adapters already goes by its own name, not by that of the layer's base.
+    A module that has adapters already goes by its own name, not by that of the layer's base.
     """
     return {
         name: shape
@@ -84,65 +146,181 @@ def adaptable_shapes(model: nn.Module) -> dict[str, Shape]:
     }
 
 
-def adaptable_shape(module: nn.Module) -> Shape | None:
-    """(d, k) of a module that can be adapted, by its attributes: weights may be packed."""
-    from torch import nn
-
-    if is_conv1d(module):
-        weight = module.weight
-        return int(weight.shape[1]), int(weight.shape[0])  # type: ignore[index]
-    if isinstance(module, nn.Linear) or is_packed_linear(module):
-        return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]
-    if _is_embedding(module):
-        return int(module.embedding_dim), int(module.num_embeddings)  # type: ignore[arg-type]
-    return None
-
-
-def _is_embedding(module: nn.Module) -> bool:
-    from torch import nn
-
-    return isinstance(module, nn.Embedding)
-
-
 def layer_number(module: str) -> int | None:
     """The layer a module is in: the first part of its dotted name that is a number."""
     return next((int(part) for part in module.split(".") if part.isdecimal()), None)
 
 
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether ``module`` is transformers' Conv1D, a linear layer with a transposed weight."""
-    return any(
-        t.__name__ == "Conv1D" and t.__module__.startswith("transformers")
-        for t in type(module).__mro__
+def _chosen(
+    model: nn.Module, target_modules: Names, exclude_modules: Names
+) -> tuple[dict[str, Shape], dict[str, str]]:
+    """What `find_targets` returns, and what "all-linear" passes over."""
+    left_out = _matcher("exclude_modules", exclude_modules)
+    passed: dict[str, str] = {}
+    if isinstance(target_modules, str) and target_modules == "all-linear":
+        chosen, passed = _all_linear(model, left_out)
+    else:
+        is_named = _matcher("target_modules", target_modules)
+        names = [name for name, module in bare_modules(model) if looks_adaptable(module)]
+        wanted = [name for name in names if is_named(name) and not left_out(name)]
+        chosen = {name: target_shape(model, name) for name in wanted}
+    if not chosen:
+        endings = sorted({name.rsplit(".", 1)[-1] for name in adaptable_shapes(model)})
+        without = f" beside exclude_modules={exclude_modules!r}" if exclude_modules else ""
+        over = f" It passes over {_grouped(passed)}" if passed else ""
+        raise AdapterError(
+            f"target_modules={target_modules!r}{without} matches no linear module or embedding of "
+            f"{type(model).__name__}; those it has end in: {', '.join(endings) or 'none'}.{over}"
+        )
+    return chosen, passed
+
+
+def _all_linear(
+    model: nn.Module, left_out: Callable[[str], bool]
+) -> tuple[dict[str, Shape], dict[str, str]]:
+    """The modules that "all-linear" adapts, and why it does not adapt the others it finds."""
+    chosen: dict[str, Shape] = {}
+    passed: dict[str, str] = {}
+    modules = dict(bare_modules(model))
+    output = _output_embedding(model, modules)
+    base = _base_model(model, modules)
+    for name, module in modules.items():
+        if not looks_adaptable(module) or is_embedding(module):
+            continue
+        if left_out(name) or _is_inside(name, output.__contains__):
+            continue
+        shape = adaptable_shape(module)
+        reason = _why_unfit(model, name, module)
+        if reason is None and _is_head(name, base):
+            reason = "a task head: name it in modules_to_save to train it"
+        if reason is not None:
+            passed[name] = reason
+        elif shape is not None:
+            chosen[name] = shape
+    return chosen, passed | _loose_matrices(modules, left_out)
+
+
+def _why_unfit(model: nn.Module, place: str, module: nn.Module) -> str | None:
+    norm = getattr(module, "max_norm", None)
+    if norm is not None:
+        return f"max_norm={norm} rewrites its frozen rows when they are looked up; set it to None"
+    return why_foreign(module) or why_bypassed(model, place)
+
+
+def _narrow(shapes: Mapping[str, Shape], r: int, left_degree: int) -> dict[str, str]:
+    """Modules in whose masks some rank would have fewer than two entries, however they divide."""
+    reason = f"too narrow for r={r} and left_degree={left_degree}"
+    return {name: reason for name, shape in shapes.items() if min(shape) * left_degree < 2 * r}
+
+
+def _unsaved(named: Mapping[str, T], modules_to_save: Names) -> dict[str, T]:
+    """What is not inside a module that is trained whole."""
+    is_saved = _matcher("modules_to_save", modules_to_save)
+    return {name: value for name, value in named.items() if not _is_inside(name, is_saved)}
+
+
+def _loose_matrices(
+    modules: Mapping[str, nn.Module], left_out: Callable[[str], bool]
+) -> dict[str, str]:
+    """Parameters that are matrices, or stacks of them, and belong to no linear module."""
+    sizes: dict[str, int] = {}
+    total = 0
+    for place, module in modules.items():
+        for key, parameter in module.named_parameters(place, recurse=False):
+            total += parameter.numel()
+            if _is_layers_own(key, module) or _is_inside(key, left_out):
+                continue
+            if _is_matrix(tuple(parameter.shape)):
+                sizes[key] = parameter.numel()
+    share = sum(sizes.values()) / max(total, 1)
+    percent = f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
+    reason = f"{percent} of the model's weights, in parameters outside any linear module"
+    return dict.fromkeys(sizes, reason)
+
+
+def _is_matrix(shape: tuple[int, ...]) -> bool:
+    return len(shape) > 1 and min(shape) > 1 and min(shape[-2:]) > _SHORT_SIDE
+
+
+def _is_layers_own(key: str, module: nn.Module) -> bool:
+    """Whether a parameter belongs to a linear module, or is what torch's layers all have."""
+    is_torch = any(
+        kind.__module__.startswith("torch.nn.modules.") and kind.__name__ != "Module"
+        for kind in type(module).__mro__
     )
+    is_parametrized = type(module).__module__ == "torch.nn.utils.parametrize"
+    is_common = key.rpartition(".")[2] in ("weight", "bias")
+    return looks_adaptable(module) or is_parametrized or (is_torch and is_common)
 
 
-def is_packed_linear(module: nn.Module) -> bool:
-    """Whether ``module`` is a quantized linear layer that is no nn.Linear, as HQQ's and AWQ's are.
-
-    Told by what such classes have in common, so that none of their libraries is imported: the name
-    says Linear, ``in_features`` and ``out_features`` are numbers, and integers are stored.
-    """
-    from torch import nn
-
-    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return (
-        not isinstance(module, nn.Linear)
-        and "Linear" in type(module).__name__
-        and all(isinstance(size, int) and size > 0 for size in sizes)
-        and any(not tensor.is_floating_point() for tensor in tensors)
-    )
-
-
-def _head_prefixes(model: nn.Module) -> list[str]:
-    """Names of the output embedding and of a classification head, which adapters leave alone."""
-    heads = [name for name in _HEADS if getattr(model, name, None) is not None]
-    get_output = getattr(model, "get_output_embeddings", None)
+def _output_embedding(model: nn.Module, modules: Mapping[str, nn.Module]) -> Collection[str]:
+    """The place of the model's output embedding."""
+    get_output = getattr(unwrapped(model), "get_output_embeddings", None)
     output = get_output() if get_output is not None else None
-    heads += [name for name, module in bare_modules(model) if module is output]
-    return heads
+    if output is None:
+        return ()
+    return [name for name, module in modules.items() if module is bare_module(output)]
 
 
-def _inside(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
+def _base_model(model: nn.Module, modules: Mapping[str, nn.Module]) -> str | None:
+    """The place of what transformers calls the base model, without task heads; None if unknown.
+
+    Some classes name a part that is only an encoder beside others: it counts as the base from half
+    of the parameters on.
+    """
+    root = unwrapped(model)
+    part = getattr(root, getattr(root, "base_model_prefix", None) or "_", None)
+    part = None if part is None else bare_module(part)
+    places = [name for name, module in modules.items() if name and module is part]
+    if not places or 2 * _size(modules, places[0]) < _size(modules, ""):
+        return None
+    return places[0]
+
+
+def _size(modules: Mapping[str, nn.Module], place: str) -> int:
+    """Parameters in a place, adapters not counted."""
+    prefix = f"{place}." if place else ""
+    parameters = {
+        parameter
+        for name, module in modules.items()
+        if name == place or name.startswith(prefix)
+        for parameter in module.parameters(recurse=False)
+    }
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _is_head(name: str, base: str | None) -> bool:
+    """Whether a module is outside the base model, or has a head's name where none is known."""
+    if base is None:
+        return name.split(".", 1)[0] in _HEADS
+    return not _is_inside(name, base.__eq__)
+
+
+def _is_inside(name: str, is_meant: Callable[[str], bool]) -> bool:
+    """Whether a name, or that of a module around it, is meant."""
+    parts = name.split(".")
+    return any(is_meant(".".join(parts[:end])) for end in range(1, len(parts) + 1))
+
+
+def _matcher(field: str, wanted: Names) -> Callable[[str], bool]:
+    """Whether a name is meant: by a regular expression, or by a list of names and endings."""
+    if isinstance(wanted, str):
+        try:
+            pattern = re.compile(wanted)
+        except re.error as error:
+            raise InvalidInputError(
+                f"{field}={wanted!r} is not a regular expression: {error}"
+            ) from None
+        return lambda name: pattern.fullmatch(name) is not None
+    items = list(wanted) if isinstance(wanted, Iterable) else [wanted]
+    if not all(isinstance(item, str) for item in items):
+        raise InvalidInputError(f"{field} must be strings, got {wanted!r}")
+    return lambda name: any(name == item or name.endswith(f".{item}") for item in items)
+
+
+def _grouped(passed: Mapping[str, str]) -> str:
+    """Names by reason, each once however many layers it is in."""
+    groups: dict[str, dict[str, None]] = defaultdict(dict)
+    for name, reason in passed.items():
+        groups[reason][re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)] = None
+    return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in groups.items())

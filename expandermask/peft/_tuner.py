@@ -11,7 +11,6 @@ nothing else of it. `TESTED_PEFT` says with which versions; importing this besid
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,14 +26,13 @@ from torch import nn
 
 from expandermask.adapters.attach import new_adapter
 from expandermask.adapters.attachment import attachment, is_attached, record
-from expandermask.adapters.fit import require_called
 from expandermask.adapters.merge import require_untied
 from expandermask.adapters.training.distributed import drawn_seed
 from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError
-from expandermask.masks.places import bare_module, place_of
+from expandermask.masks.places import place_of
 from expandermask.masks.plan import MaskPlan
-from expandermask.masks.targets import Shape, adaptable_shape, find_targets
+from expandermask.masks.targets import Shape, target_shape, targets_of_rank
 from expandermask.peft._attachment import PeftAttachment
 from expandermask.peft._config import XORA, XoraConfig
 from expandermask.peft._layer import XoraAdapter, XoraLayer
@@ -99,9 +97,9 @@ class XoraModel(BaseTuner):
         """Make the masks of a new adapter."""
         self._prepare_adapter_config(config, self.get_model_config(model))
         if str(config.target_modules).lower() == "all-linear":  # as PEFT has it
-            config.target_modules = set(_all_linear(model))
+            config.target_modules = set(_all_linear(model, config))
         shapes = {
-            place_of(name): _shape(model, name, module)
+            place_of(name): _shape(model, place_of(name), module)
             for name, module in _outer_modules(model)
             if self._check_target_module_exists(config, name)
         }
@@ -257,16 +255,14 @@ def _attachment(model: nn.Module) -> PeftAttachment:
     return found
 
 
-def _shape(model: nn.Module, name: str, module: nn.Module) -> Shape:
+def _shape(model: nn.Module, place: str, module: nn.Module) -> Shape:
     """(d, k) of a target, which must be adaptable and called by its parents."""
-    require_called(model, name)
-    shape = adaptable_shape(bare_module(module))
-    if shape is None:
+    if isinstance(module, AuxiliaryTrainingWrapper):
         raise AdapterError(
-            f"target_modules names {name!r}, a {type(module).__name__}; only linear modules, "
-            "transformers' Conv1D and embeddings can be adapted"
+            f"{place!r} cannot be adapted: another adapter has it among its modules_to_save; leave "
+            "it out of target_modules"
         )
-    return shape
+    return target_shape(model, place)
 
 
 def _outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -283,11 +279,21 @@ def _outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _all_linear(model: nn.Module) -> list[str]:
-    """What `attach` means by "all-linear", by the names from before PEFT's layers were there."""
-    outer = {name for name, _ in _outer_modules(model)}
-    found = (re.sub(r"(\.base_layer)+$", "", name) for name in find_targets(model))
-    return [name for name in found if name in outer]
+def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
+    """What `attach` means by "all-linear", without the modules that other adapters save."""
+    saved = [
+        place_of(name)
+        for name, module in _outer_modules(model)
+        if isinstance(module, AuxiliaryTrainingWrapper)
+    ]
+    found = targets_of_rank(
+        model,
+        exclude_modules=config.exclude_modules or (),
+        r=config.r,
+        left_degree=config.left_degree,
+        modules_to_save=[*saved, *(config.modules_to_save or ())],
+    )
+    return list(found)
 
 
 def _register() -> None:

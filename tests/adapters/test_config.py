@@ -55,15 +55,49 @@ def test_lists_become_tuples_so_a_config_cannot_change() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [AdapterConfig(), AdapterConfig(8, 4, 3, 0.5, ["a", "b"], "paper", ["head"])],
+    [
+        AdapterConfig(),
+        AdapterConfig(8, 4, 3, 0.5, ["a", "b"], "paper", ["head"]),
+        AdapterConfig(exclude_modules=["a", "b"]),
+        AdapterConfig(exclude_modules=r".*\.a"),
+    ],
 )
 def test_json_round_trip(config: AdapterConfig) -> None:
     assert AdapterConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_files_from_before_there_were_exclusions_stay_as_they_were() -> None:
+    fields = {
+        "r": 64,
+        "left_degree": 2,
+        "lora_alpha": 16.0,
+        "lora_dropout": 0.0,
+        "target_modules": "all-linear",
+        "scaling": "matched",
+        "modules_to_save": [],
+    }
+    assert AdapterConfig().to_dict() == fields
+    assert AdapterConfig.from_dict(fields) == AdapterConfig(exclude_modules=())
+
+
+@pytest.mark.parametrize("bad", [None, 3, [""], [1]])
+def test_exclusions_are_names_or_an_expression(bad: Any) -> None:
+    with pytest.raises(InvalidInputError, match="exclude_modules"):
+        AdapterConfig(exclude_modules=bad)
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"r": 1}, {"r": "8"}, {"extra": 1}, {"scaling": "x"}, {"lora_alpha": 1}, {"r": True}],
+    [
+        {"exclude_modules": None},
+        {"exclude_modules": [1]},
+        {"r": 1},
+        {"r": "8"},
+        {"extra": 1},
+        {"scaling": "x"},
+        {"lora_alpha": 1},
+        {"r": True},
+    ],
 )
 def test_a_bad_document_is_a_file_error(change: dict[str, Any]) -> None:
     with pytest.raises(FileFormatError):

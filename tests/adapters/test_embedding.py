@@ -132,7 +132,7 @@ def test_a_table_whose_rows_are_scaled_afterwards_is_refused() -> None:
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
             return super().forward(ids) * self.embed_scale
 
-    with pytest.raises(AdapterError, match=r"'0' is an embedding that scales its rows"):
+    with pytest.raises(AdapterError, match=r"'0' cannot be adapted: Scaled has a forward of its"):
         attach(nn.Sequential(Scaled(32, 16)), CONFIG, rng=0)
 
 

@@ -119,10 +119,14 @@ def test_a_hook_on_the_base_keeps_the_base_output() -> None:
 
 def test_a_subclass_of_linear_is_called_and_may_keep_its_output() -> None:
     class Squashed(nn.Linear):
-        """A linear layer that ends in tanh, whose backward pass reads tanh's output."""
+        """A quantized layer that ends in tanh, whose backward pass reads tanh's output."""
+
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__(inputs, outputs)
+            self.weight = nn.Parameter((self.weight * 100).to(torch.int8), requires_grad=False)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x).tanh()
+            return nn.functional.linear(x, self.weight / 100, self.bias).tanh()
 
     model = nn.Sequential(nn.Linear(64, 64), Squashed(64, 32))
     attached(model)

@@ -226,15 +226,16 @@ def test_one_config_gives_one_file(tmp_path: Path) -> None:
 
 
 class Scaled(nn.Embedding):
-    embed_scale = 8.0
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return 8 * super().forward(ids)
 
 
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (nn.LayerNorm(64), "a LayerNorm; only linear"),
-        (nn.Conv1d(64, 64, 1), "a Conv1d; only linear"),
-        (Scaled(96, 64), "embed_scale"),
+        (nn.LayerNorm(64), "LayerNorm is neither a linear"),
+        (nn.Conv1d(64, 64, 1), "Conv1d is neither a linear"),
+        (Scaled(96, 64), "forward of its own"),
         (nn.Embedding(96, 64, max_norm=1.0), "max_norm"),
         (nn.MultiheadAttention(64, 4), "can compute with its weight without calling it"),
     ],
