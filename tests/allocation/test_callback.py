@@ -31,7 +31,6 @@ from expandermask.adapters import (
     XoraConfig,
     attach,
 )
-from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.allocation import (
     AdaLoRA,
     ALoRA,
@@ -307,10 +306,6 @@ class Noting(Policy):
         super().__init__()
         self.count = torch.zeros(3)
         self.at_loading: list[torch.Tensor] = []
-
-    def attach(self, model: nn.Module, *, name: str | None = None) -> None:
-        found = {n: m for n, m in model.named_modules() if isinstance(m, MaskedAdapter)}
-        self._model, self._adapters = model, found
 
     def after_step(self, step: int) -> None:
         self.count += 1
