@@ -32,7 +32,8 @@ from expandermask.adapters.remask import change_masks
 from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
 
 if TYPE_CHECKING:
-    from expandermask.adapters.training.callback import AdapterCallback
+    from expandermask.adapters.training.callback import AdapterCallback as AdapterCallback
+    from expandermask.adapters.training.callback import SmallCheckpoints as SmallCheckpoints
     from expandermask.peft import XoraConfig as XoraConfig
     from expandermask.peft import export_peft as export_peft
     from expandermask.peft import import_peft as import_peft
@@ -47,6 +48,7 @@ __all__ = [
     "MaskedLayer",
     "MaskedLinear",
     "ParameterReport",
+    "SmallCheckpoints",
     "active_adapters",
     "adapter_names",
     "attach",
@@ -70,6 +72,7 @@ __all__ = [
 
 _LATER = {
     "AdapterCallback": ("expandermask.adapters.training.callback", "transformers"),
+    "SmallCheckpoints": ("expandermask.adapters.training.callback", "transformers"),
     "XoraConfig": ("expandermask.peft", "peft"),
     "export_peft": ("expandermask.peft", "peft"),
     "import_peft": ("expandermask.peft", "peft"),

@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter, first_values
 from expandermask.adapters.layers.factors import dense_factor, gather_values, index_of
-from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
@@ -102,26 +101,31 @@ def change_masks(
     >>> model[0].adapters["default"].values_a.shape
     torch.Size([64, 4])
     """
-    attached = attachment(model)
-    name, adapter = attached.adapter(name)
+    name, adapter = attachment(model).adapter(name)
     _require_same_modules(adapter.plan, plan)
-    layers = masked_layers(model, name)
-    if any(layer.merges for layer in layers.values()):
-        raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
+    owned = changeable(model, name)
     config = replace(adapter.config, left_degree=plan.left_degree)
-    moves = [move for place in plan for move in _moves(layers[place], name, place, plan)]
+    moves = [move for place in plan for move in _moves(owned[place], place, plan)]
     ready = [(m, m.carried(m.parameter.data, m.first), _carried_state(m, optimizer)) for m in moves]
     for move, values, state in ready:  # nothing from here on can fail
         _apply(move, values, state, optimizer)
-    for place, layer in layers.items():
-        layer.adapter(name).scale = config.scale_of(plan[place])
-    attached.replace(name, plan, config)
+    for place, own in owned.items():
+        own.scale = config.scale_of(plan[place])
+    attachment(model).replace(name, plan, config)
 
 
-def _moves(layer: AdaptedLayer, name: str, place: str, plan: MaskPlan) -> Iterator[_Move]:
-    adapter, pair = layer.adapter(name), plan[place]
+def changeable(model: nn.Module, name: str) -> dict[str, MaskedAdapter]:
+    """One adapter's part in each module of its plan; `AdapterError` while it is merged."""
+    layers = masked_layers(model, name)
+    if any(layer.merges for layer in layers.values()):
+        raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
+    return {place: layers[place].adapter(name) for place in attachment(model).plans[name]}
+
+
+def _moves(adapter: MaskedAdapter, place: str, plan: MaskPlan) -> Iterator[_Move]:
+    pair = plan[place]
     seed = derive_seed(plan.seed, place, "A", "values")
-    firsts = first_values(pair, seed, embedding=layer.is_embedding)
+    firsts = first_values(pair, seed, embedding=adapter.embedding)
     for side, graph, first in zip("ab", (pair.a, pair.b), firsts, strict=True):
         values = getattr(adapter, f"values_{side}")
         if isinstance(values, DTensor):

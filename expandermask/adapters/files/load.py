@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.activate import apply_active
 from expandermask.adapters.attach import attaching, require_free
 from expandermask.adapters.attachment import (
     attachment,
@@ -122,7 +121,6 @@ def _fill(
         place, _, slot = key.rpartition(".")
         adapter = layers[place].adapter(name)
         adapter.set_rank_gate(gate) if slot == "rank_gate" else adapter.set_module_gate(gate)
-    apply_active(model)
 
 
 # -- what can be wrong between a file and a model -------------------------------------------------

@@ -2,78 +2,83 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
-from expandermask.adapters.attachment import is_attached, masked_layers
+from expandermask.adapters.attachment import is_attached
+from expandermask.adapters.layers.adapter import MaskedAdapter
 
 POLICY_KEY = "expandermask_policy."
-"""What the keys of a policy's state begin with, where it is among a model's."""
+"""What stands before the names of a policy's state, where it is among a model's."""
+_AROUND = {"base", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+"""Parts of a parameter's name that its key in a state dict may lack."""
 
 
 def changing_keys(model: nn.Module) -> set[str]:
-    """The keys of a model's state dict whose tensors training can change.
+    """The state dict keys, as `_plain` writes them, of all tensors that training can change.
 
-    Parameters that require gradients, everything of every adapter, and all buffers: a frozen
-    normalisation layer still keeps running means.
+    These are parameters that require gradients, everything of every adapter, and all buffers: a
+    frozen normalisation layer still updates its running means.
     """
-    adapters = tuple(f"{place}.adapters." for place in masked_layers(model))
-    found = {key for key, _ in model.named_buffers(remove_duplicate=False)}
-    for key, parameter in model.named_parameters(remove_duplicate=False):
-        if parameter.requires_grad or key.startswith(adapters):
-            found.add(key)
+    own = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, MaskedAdapter)
+        for parameter in module.parameters()
+    }
+    found = {_plain(name) for name, _ in model.named_buffers(remove_duplicate=False)}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad or id(parameter) in own:
+            found.add(_plain(name))
     return found
 
 
-class Switch:
-    """What the hooks on a model look at; a copy of the model has its own, with both flags off."""
+@contextmanager
+def small_state(model: nn.Module) -> Iterator[None]:
+    """Within the block ``model.state_dict()`` leaves out what training cannot change.
 
-    writing = False
-    """Whether ``state_dict`` leaves frozen parameters out."""
-    reading = False
-    """Whether ``load_state_dict`` does not report them as missing."""
-    while_writing: Callable[[], bool] | None = None
-    """Asked besides ``writing``, which stays on where a run was interrupted."""
-
-    def __reduce__(self) -> tuple[type[Switch], tuple[()]]:
-        return Switch, ()
-
-
-class SmallState:
-    """Lets a model leave its frozen parameters out of its state dict, while asked to.
-
-    Two of PyTorch's public hooks are put on the model. They do nothing unless a flag of ``switch``
-    is set, and nothing on a model without adapters; with this object they go.
+    Nothing is left out of a model without adapters. PEFT writes small files by itself and looks
+    some frozen tensors up, so nothing is left out of its models either.
     """
-
-    def __init__(self, model: nn.Module, while_writing: Callable[[], bool] | None = None) -> None:
-        self.model, self.switch = model, Switch()
-        self.switch.while_writing = while_writing
-        # The hooks must not keep this object alive, or nothing would ever take them off.
-        for handle in (
-            model.register_state_dict_post_hook(partial(_leave_out, self.switch)),
-            model.register_load_state_dict_post_hook(partial(_not_missing, self.switch)),
-        ):
-            weakref.finalize(self, handle.remove)
+    hook = model.register_state_dict_post_hook(_leave_out)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
-def _leave_out(
-    switch: Switch, module: nn.Module, state: dict[str, Any], prefix: str, _: Any
-) -> None:
-    if not switch.writing or not is_attached(module):
+@contextmanager
+def frozen_not_missing(model: nn.Module) -> Iterator[None]:
+    """Within the block ``model.load_state_dict`` does not miss what `small_state` leaves out."""
+    hook = model.register_load_state_dict_post_hook(_not_missing)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _leave_out(model: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    if not is_attached(model) or hasattr(model, "peft_config"):
         return
-    if switch.while_writing is None or switch.while_writing():
-        keep = {prefix + key for key in changing_keys(module)}
-        for key in [k for k in state if k.startswith(prefix) and k not in keep]:
-            if not key.startswith(prefix + POLICY_KEY):
-                del state[key]
+    keep = changing_keys(model)
+    for key in [key for key in state if key.startswith(prefix) and POLICY_KEY not in key]:
+        if _plain(key.removeprefix(prefix)) not in keep:
+            del state[key]
 
 
-def _not_missing(switch: Switch, module: nn.Module, incompatible: Any) -> None:
-    if switch.reading and is_attached(module):
-        keep = changing_keys(module)
-        incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if k in keep]
+def _not_missing(model: nn.Module, incompatible: Any) -> None:
+    if is_attached(model):
+        keep = changing_keys(model)
+        missing = incompatible.missing_keys
+        missing[:] = [key for key in missing if _plain(key) in keep]
+
+
+def _plain(key: str) -> str:
+    """A key without the parts that wrappers and adapted layers put in, so that keys compare.
+
+    Two keys that become one can only keep more in a file.
+    """
+    return ".".join(part for part in key.split(".") if part not in _AROUND)
