@@ -10,9 +10,7 @@ from torch import nn
 
 from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.layers.dequantize import is_quantized
-from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.layers.packing import require_unpacked
+from expandermask.adapters.layers.quantized import is_quantized, require_unpacked, weight_of
 from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
 from expandermask.masks.places import (

@@ -31,7 +31,7 @@ from expandermask.adapters.files.dtypes import keep_dtypes, require_choice, requ
 from expandermask.adapters.fit import check_fit, parameter_owners
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
-from expandermask.adapters.layers.masked import weight_of
+from expandermask.adapters.layers.quantized import weight_of
 from expandermask.adapters.training.distributed import like, whole
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json

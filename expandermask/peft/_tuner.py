@@ -34,9 +34,8 @@ from expandermask.errors import AdapterError
 from expandermask.masks.places import place_of
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, target_shape, targets_of_rank
-from expandermask.peft._attachment import PeftAttachment
 from expandermask.peft._config import XORA, XoraConfig
-from expandermask.peft._layer import XoraAdapter, XoraLayer
+from expandermask.peft._layer import PeftAttachment, XoraAdapter, XoraLayer
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 

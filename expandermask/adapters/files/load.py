@@ -28,7 +28,7 @@ from expandermask.adapters.files.save import adapter_tensors
 from expandermask.adapters.files.stored import AdapterFile, StoredAdapter, open_adapter
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
-from expandermask.adapters.layers.masked import weight_of
+from expandermask.adapters.layers.quantized import weight_of
 from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError
 from expandermask.masks.places import bare_at

@@ -277,17 +277,19 @@ def _backward(
     return _total(sums_a, x.shape[1]), _total(sums_b, grad.shape[1])
 
 
-@torch.library.register_fake(_FORWARD)
 def _fake_forward(out: Tensor, y: Tensor | None, x: Tensor, *rest: Any) -> Tensor:
     return _new_h(x, Factors(*rest).r)
 
 
-@torch.library.register_fake(_BACKWARD)
 def _fake_backward(
     grad_x: Tensor, grad: Tensor, x: Tensor, h: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     wanted = zip(rest[:2], rest[-1], strict=True)
     return tuple(values.new_empty(values.shape if want else 0) for values, want in wanted)
+
+
+torch.library.register_fake(_FORWARD, _fake_forward)
+torch.library.register_fake(_BACKWARD, _fake_backward)
 
 
 def _words(x: Tensor, y: Tensor, factors: Factors) -> tuple[dict[str, int], list[Tensor]]:
