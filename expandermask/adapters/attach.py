@@ -129,7 +129,7 @@ def attach(
     else:
         plan = adapter
         config = _config_for(plan, config, rng)
-    saved = check_fit(model, plan, config)
+    saved = check_fit(model, {place: pair.shape for place, pair in plan.items()}, config)
     _put_on(model, name, plan, config, saved)
     return plan
 

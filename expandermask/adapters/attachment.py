@@ -231,9 +231,15 @@ def mask_hashes(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def placed_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter of a model without its adapters, by its name there."""
-    for place, module in bare_modules(model):
+def placed_parameters(
+    model: nn.Module, *, remove_duplicate: bool = True
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter of a model without its adapters, by its name there.
+
+    One that is tied comes once for each of its modules; with ``remove_duplicate=False`` so does one
+    of a module that has several names.
+    """
+    for place, module in bare_modules(model, remove_duplicate=remove_duplicate):
         yield from module.named_parameters(prefix=place, recurse=False)
 
 

@@ -113,7 +113,8 @@ def import_peft(
     config = _config(stored, plan)
     require_free(model, name)
     config = replace(config, modules_to_save=_modules_to_save(model, stored, config, plan, dtype))
-    heads = {place: bare_at(model, place) for place in check_fit(model, plan, config)}
+    shapes = {place: pair.shape for place, pair in plan.items()}
+    heads = {place: bare_at(model, place) for place in check_fit(model, shapes, config)}
     _require_heads(stored, NamedAdapter(plan, config, heads), dtype)
     _require_exact(model, stored)
     with attaching(model, plan, config, name):

@@ -152,18 +152,17 @@ class PeftAttachment(Attachment):
         if config.mask_plan is not None:
             return
         shapes = {place: pair.shape for place, pair in self.plans[name].items()}
-        before = self.plans[name]
         seed = seed_in(mark)
-        self.plans[name] = config.make_plan(shapes, seed)
-        if not cast(XoraAdapter, self.layers[place].adapter(name)).has_masks_of(mark):
-            self.plans[name] = before
+        plan = config.make_plan(shapes, seed)
+        if not is_mark_of(plan[place], mark):
             return
+        self.plans[name] = plan
         config.mask_seed = seed
-        for own, pair in self.plans[name].items():
+        for own, pair in plan.items():
             adapter = cast(XoraAdapter, self.layers[own].adapter(name))
             adapter.index_a = index_of(pair.a).to(adapter.index_a.device)
             adapter.index_b = index_of(pair.b).to(adapter.index_b.device)
-            adapter.belong(self, name, own, self.plans[name])
+            adapter.belong(self, name, own, plan)
 
 
 class XoraLayer(AdaptedLayer, BaseTunerLayer):

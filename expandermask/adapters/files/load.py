@@ -130,7 +130,7 @@ def _require_fit(model: nn.Module, name: str, file: AdapterFile, dtype: str | No
     """The adapter can be attached to the model: by names, shapes and dtypes alone."""
     require_free(model, name)
     masks = file.document.masks
-    places = check_fit(model, masks, file.config)
+    places = check_fit(model, {place: mask.shape for place, mask in masks.items()}, file.config)
     heads = {place: bare_at(model, place) for place in places}
     _require_saved({f"{place}.{key}": t for place, key, t in saved_in(heads)}, file, dtype)
     _require_value_dtypes(

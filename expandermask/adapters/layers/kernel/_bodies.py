@@ -60,15 +60,17 @@ _Words = namedtuple(
 )
 """The int64 words that a body is told, the same for both directions."""
 at = _Words(*range(len(_Words._fields)))
-"""Where each word is."""
+"""Where each word is; of two that belong to A and B, or to k and d, the second is the next one."""
+_A, _B = 0, 1
+"""What to add for either side."""
 
 # -- vectors -------------------------------------------------------------------------------------
 
 LANES = 16
-I16, I32, I64, F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 VECTOR = ir.VectorType(F32, LANES)
 _ZEROS = ir.Constant(VECTOR, [0.0] * LANES)
-_WORDS, _HALVES = ir.VectorType(I32, LANES), ir.VectorType(I16, LANES)
+_WORDS, _HALVES = ir.VectorType(I32, LANES), ir.VectorType(ir.IntType(16), LANES)
 
 # Which lanes of two vectors a shuffle takes; 16 and more mean the second. Quarters are 128 bits
 # wide, as the cheap shuffles of x86 work within them or on whole ones.
@@ -90,13 +92,13 @@ def pointer(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, offset: int
 
 def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, offset: int = 0) -> ir.Value:
     """A value from memory that is aligned to its elements only."""
-    align = 8 if kind is I64 else 2 if kind in (I16, _HALVES) else 4
+    align = 8 if kind is I64 else 2 if kind is _HALVES else 4
     return builder.load(pointer(builder, address, kind, offset), align=align)
 
 
 def store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
     """A value to memory that is aligned to its elements only."""
-    align = 2 if value.type in (I16, _HALVES) else 4
+    align = 2 if value.type is _HALVES else 4
     builder.store(value, pointer(builder, address, value.type), align=align)
 
 
@@ -350,9 +352,8 @@ def scratch(builder):
 @_instructions()
 def fill_zero(builder, address, vectors):
     """Zero so many vectors."""
-    with cgutils.for_range(builder, vectors) as loop:
-        at = builder.add(address, builder.mul(loop.index, I64(_ROW)))
-        store(builder, _ZEROS, at)
+    size = builder.mul(vectors, I64(_ROW))
+    cgutils.memset(builder, pointer(builder, address, ir.IntType(8)), size, 0)
 
 
 @_instructions()
@@ -365,12 +366,11 @@ def multiply(builder, address, vectors, factor):
 
 
 @_instructions()
-def copy_element(builder, half, source, target):
-    """Copy one element."""
-    with builder.if_else(_is_set(builder, half)) as branches:
-        for branch, kind in zip(branches, (I16, F32), strict=True):
-            with branch:
-                store(builder, load(builder, source, kind), target)
+def copy_bytes(builder, source, target, count):
+    """Copy so many bytes."""
+    byte = ir.IntType(8)
+    ends = (pointer(builder, target, byte), pointer(builder, source, byte))
+    cgutils.raw_memcpy(builder, *ends, count, 1)
 
 
 # -- bodies --------------------------------------------------------------------------------------
@@ -387,47 +387,46 @@ def _width(n):
 
 @_compiled
 def _copy(half, source, source_stride, target, target_stride, rows, columns):
-    """Copy part of a block, element by element."""
-    size = 4 - 2 * half
+    """Copy part of a block, row by row."""
     for t in range(rows):
-        for f in range(columns):
-            copy_element(
-                half, source + t * source_stride + f * size, target + t * target_stride + f * size
-            )
+        copy_bytes(source + t * source_stride, target + t * target_stride, columns * (4 - 2 * half))
 
 
 @_compiled
-def _columns_to_tile(half, source, rows, n, index, values, degree, tile, factors, sums, block):
-    """`lanes_pass` over all n columns of ``rows`` <= 16 rows; ``block`` is for padding edges."""
+def _columns_to_tile(job, side, source, number, tile, factors, sums, block):
+    """`lanes_pass` over all columns of the 16 tokens of a tile, with the factor of one side.
+
+    ``source`` is the address of all tokens; ``block`` is for padding edges.
+    """
+    half, n, degree = word(job, at.half), word(job, at.k + side), word(job, at.degree_a + side)
+    index, values = word(job, at.index_a + side), word(job, at.values_a + side)
     size, width = 4 - 2 * half, _width(n)
+    rows = min(LANES, word(job, at.tokens) - number * LANES)
+    source += number * LANES * n * size
     for f in range(0, n, LANES):
         first, stride = source + f * size, n * size
         if rows < LANES or n - f < LANES:
             fill_zero(block, LANES)
             _copy(half, first, stride, block, LANES * size, rows, min(n - f, LANES))
             first, stride = block, LANES * size
-        offset = 4 * f
-        total = sums + offset if sums else 0
-        lanes_pass(
-            half,
-            first,
-            stride,
-            index + offset,
-            values + offset,
-            width,
-            degree,
-            tile,
-            factors,
-            total,
-        )
+        index_f, values_f = index + 4 * f, values + 4 * f
+        sums_f = sums + 4 * f if sums else 0
+        lanes_pass(half, first, stride, index_f, values_f, width, degree, tile, factors, sums_f)
 
 
 @_compiled
-def _tile_to_columns(half, base, out, rows, n, index, values, degree, tile, block):
-    """`rows_pass` over all n columns of ``rows`` <= 16 rows; ``block`` is for padding edges."""
+def _tile_to_columns(job, side, base, out, number, tile, block):
+    """`rows_pass` over all columns of the 16 tokens of a tile, with the factor of one side.
+
+    ``base``, which may be 0, and ``out`` are addresses of all tokens; ``block`` as above.
+    """
+    half, n, degree = word(job, at.half), word(job, at.k + side), word(job, at.degree_a + side)
+    index, values = word(job, at.index_a + side), word(job, at.values_a + side)
     size, width = 4 - 2 * half, _width(n)
+    rows = min(LANES, word(job, at.tokens) - number * LANES)
+    stride = n * size
     for f in range(0, n, LANES):
-        skip, stride, offset = f * size, n * size, 4 * f
+        skip, offset = number * LANES * stride + f * size, 4 * f
         old, new, step = base + skip if base else 0, out + skip, stride
         edge = rows < LANES or n - f < LANES
         if edge:
@@ -441,49 +440,33 @@ def _tile_to_columns(half, base, out, rows, n, index, values, degree, tile, bloc
 
 
 @_compiled
-def _forward_tile(job, tile, block):
+def _forward_tile(job, number, block):
     """h for 16 tokens, times scale, and their output."""
-    half, k, d, rank = word(job, at.half), word(job, at.k), word(job, at.d), word(job, at.rank)
-    size, token = 4 - 2 * half, tile * LANES
-    rows = min(LANES, word(job, at.tokens) - token)
-    h = word(job, at.h) + tile * rank * _ROW
+    rank = word(job, at.rank)
+    h = word(job, at.h) + number * rank * _ROW
     fill_zero(h, rank)
-    index, values, degree = word(job, at.index_a), word(job, at.values_a), word(job, at.degree_a)
-    x = word(job, at.x) + token * k * size
-    _columns_to_tile(half, x, rows, k, index, values, degree, h, 0, 0, block)
+    _columns_to_tile(job, _A, word(job, at.x), number, h, 0, 0, block)
     multiply(h, rank, job + 8 * at.scale)
-    index, values, degree = word(job, at.index_b), word(job, at.values_b), word(job, at.degree_b)
-    skip = token * d * size
-    base, out = word(job, at.y) + skip, word(job, at.out) + skip
-    _tile_to_columns(half, base, out, rows, d, index, values, degree, h, block)
+    _tile_to_columns(job, _B, word(job, at.y), word(job, at.out), number, h, block)
 
 
 @_compiled
-def _backward_tile(job, tile, grad_h, sums_a, sums_b, block):
+def _backward_tile(job, number, grad_h, sums_a, sums_b, block):
     """Everything that 16 tokens give: their gradient of x, and their part of the values'."""
-    half, k, d, rank = word(job, at.half), word(job, at.k), word(job, at.d), word(job, at.rank)
-    size, token = 4 - 2 * half, tile * LANES
-    rows = min(LANES, word(job, at.tokens) - token)
-    h = word(job, at.h) + tile * rank * _ROW
-    grad_x = word(job, at.grad_x)
-    index, values, degree = word(job, at.index_b), word(job, at.values_b), word(job, at.degree_b)
-    grad = word(job, at.grad) + token * d * size
+    rank, grad_x = word(job, at.rank), word(job, at.grad_x)
+    h = word(job, at.h) + number * rank * _ROW
     goes_on = grad_x != 0 or sums_a != 0
     if goes_on:
         fill_zero(grad_h, rank)
     into = grad_h if goes_on else 0
-    _columns_to_tile(half, grad, rows, d, index, values, degree, into, h, sums_b, block)
+    _columns_to_tile(job, _B, word(job, at.grad), number, into, h, sums_b, block)
     if goes_on:
         multiply(grad_h, rank, job + 8 * at.scale)
-    index, values, degree = word(job, at.index_a), word(job, at.values_a), word(job, at.degree_a)
-    skip = token * k * size
     if sums_a:
-        x = word(job, at.x) + skip
-        _columns_to_tile(half, x, rows, k, index, values, degree, 0, grad_h, sums_a, block)
+        _columns_to_tile(job, _A, word(job, at.x), number, 0, grad_h, sums_a, block)
     if grad_x:
-        out = grad_x + skip
-        base = out if word(job, at.add) else 0
-        _tile_to_columns(half, base, out, rows, k, index, values, degree, grad_h, block)
+        base = grad_x if word(job, at.add) else 0
+        _tile_to_columns(job, _A, base, grad_x, number, grad_h, block)
 
 
 @_compiled
@@ -494,11 +477,11 @@ def _first_tile(job, chunk):
 
 
 @_compiled
-def _chunk_sums(job, position, n, degree, chunk):
-    """The address of a chunk's own sums, set to zero; 0 where they are not wanted."""
-    sums = word(job, position)
+def _chunk_sums(job, side, chunk):
+    """The address of a chunk's own sums of one side, set to zero; 0 where they are not wanted."""
+    sums = word(job, at.sums_a + side)
     if sums:
-        vectors = _width(n) // LANES * degree
+        vectors = _width(word(job, at.k + side)) // LANES * word(job, at.degree_a + side)
         sums += chunk * vectors * _ROW
         fill_zero(sums, vectors)
     return sums
@@ -520,8 +503,7 @@ def backward(job):
     chunk = take(job)
     while chunk < word(job, at.chunks):
         grad_h = word(job, at.grad_h) + chunk * word(job, at.rank) * _ROW
-        sums_a = _chunk_sums(job, at.sums_a, word(job, at.k), word(job, at.degree_a), chunk)
-        sums_b = _chunk_sums(job, at.sums_b, word(job, at.d), word(job, at.degree_b), chunk)
+        sums_a, sums_b = _chunk_sums(job, _A, chunk), _chunk_sums(job, _B, chunk)
         for tile in range(_first_tile(job, chunk), _first_tile(job, chunk + 1)):
             _backward_tile(job, tile, grad_h, sums_a, sums_b, block)
         chunk = take(job)

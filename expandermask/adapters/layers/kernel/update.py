@@ -13,7 +13,7 @@ that is not ``wanted`` comes back with no elements. Neither is differentiable by
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -218,17 +218,6 @@ class _KernelUpdate(torch.autograd.Function):
 # -- operators -----------------------------------------------------------------------------------
 
 
-class Factors(NamedTuple):
-    """A and B as the operators take them."""
-
-    values_a: Tensor
-    values_b: Tensor
-    index_a: Tensor
-    index_b: Tensor
-    r: int
-    scale: float
-
-
 _FORWARD, _BACKWARD = "expandermask::masked_update_", "expandermask::masked_update_backward_"
 torch.library.define(_FORWARD, f"(Tensor(a!) out, Tensor? y, Tensor x, {_FACTORS}) -> Tensor")
 torch.library.define(
@@ -239,14 +228,13 @@ torch.library.define(
 
 
 @torch.library.impl(_FORWARD, "cpu")
-def _forward(out: Tensor, y: Tensor | None, x: Tensor, *rest: Any) -> Tensor:
-    factors = Factors(*rest)
+def _forward(out: Tensor, y: Tensor | None, x: Tensor, *factors: Any) -> Tensor:
     y = out if y is None else y
-    _check(y, x, factors)
+    _check(y, x, *factors[:4])
     _require_room(out, y)
     y, x = y.contiguous(), x.contiguous()
-    h = _new_h(x, factors.r)
-    words, kept = _words(x, y, factors)
+    h = _new_h(x, *factors)
+    words, kept = _words(x, y, *factors)
     if words["chunks"]:
         run("forward", words | {"y": y.data_ptr(), "out": out.data_ptr(), "h": h.data_ptr()})
     del kept
@@ -257,17 +245,17 @@ def _forward(out: Tensor, y: Tensor | None, x: Tensor, *rest: Any) -> Tensor:
 def _backward(
     grad_x: Tensor, grad: Tensor, x: Tensor, h: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    *given, add, (wants_a, wants_b) = rest
-    factors = Factors(*given)
-    _check(grad, x, factors)
+    *factors, add, wanted = rest
+    _check(grad, x, *factors[:4])
     if grad_x.numel():
         _require_room(grad_x, x)
     grad, x, h = grad.contiguous(), x.contiguous(), h.contiguous()
-    words, kept = _words(x, grad, factors)
-    sums_a = _new_sums(factors.values_a, words["chunks"], wants_a)
-    sums_b = _new_sums(factors.values_b, words["chunks"], wants_b)
-    grad_h = h.new_empty(words["chunks"], factors.r, _TILE)
-    if words["chunks"]:
+    words, kept = _words(x, grad, *factors)
+    chunks = words["chunks"]
+    pairs = zip(factors[:2], wanted, strict=True)
+    sums_a, sums_b = (_new_sums(values, chunks, want) for values, want in pairs)
+    grad_h = h.new_empty(chunks, *h.shape[1:])
+    if chunks:
         own = {"grad": grad, "h": h, "grad_h": grad_h, "grad_x": grad_x}
         own |= {"sums_a": sums_a, "sums_b": sums_b}
         # An empty tensor's address is 0, which is how the kernel knows what is not wanted.
@@ -277,8 +265,8 @@ def _backward(
     return _total(sums_a, x.shape[1]), _total(sums_b, grad.shape[1])
 
 
-def _fake_forward(out: Tensor, y: Tensor | None, x: Tensor, *rest: Any) -> Tensor:
-    return _new_h(x, Factors(*rest).r)
+def _fake_forward(out: Tensor, y: Tensor | None, x: Tensor, *factors: Any) -> Tensor:
+    return _new_h(x, *factors)
 
 
 def _fake_backward(
@@ -292,23 +280,31 @@ torch.library.register_fake(_FORWARD, _fake_forward)
 torch.library.register_fake(_BACKWARD, _fake_backward)
 
 
-def _words(x: Tensor, y: Tensor, factors: Factors) -> tuple[dict[str, int], list[Tensor]]:
+def _words(
+    x: Tensor,
+    y: Tensor,
+    values_a: Tensor,
+    values_b: Tensor,
+    index_a: Tensor,
+    index_b: Tensor,
+    r: int,
+    scale: float,
+) -> tuple[dict[str, int], list[Tensor]]:
     """What both directions are told, and the tensors to keep while they run."""
-    kept = [_padded(index.int()) for index in (factors.index_a, factors.index_b)]
-    kept += [_padded(values.t()) for values in (factors.values_a, factors.values_b)]
+    kept = [_padded(index.int()) for index in (index_a, index_b)]
+    kept += [_padded(values.t()) for values in (values_a, values_b)]
     tiles = -(-x.shape[0] // _TILE)
-    # A function of the number of tokens alone, or the sums would depend on the threads.
-    chunks = min(_MOST_CHUNKS, -(-tiles // _TILES_IN_CHUNK))
     words = {
-        "chunks": chunks,
+        # A function of the number of tokens alone, or the sums would depend on the threads.
+        "chunks": min(_MOST_CHUNKS, -(-tiles // _TILES_IN_CHUNK)),
         "tokens": x.shape[0],
-        "rank": factors.r,
+        "rank": r,
         "half": int(x.dtype == torch.bfloat16),
-        "scale": int.from_bytes(struct.pack("<f", factors.scale), "little"),
+        "scale": int.from_bytes(struct.pack("<f", scale), "little"),
         "k": x.shape[1],
         "d": y.shape[1],
-        "degree_a": factors.values_a.shape[1],
-        "degree_b": factors.values_b.shape[1],
+        "degree_a": values_a.shape[1],
+        "degree_b": values_b.shape[1],
         "x": x.data_ptr(),
     }
     names = ("index_a", "index_b", "values_a", "values_b")
@@ -321,9 +317,9 @@ def _padded(rows: Tensor) -> Tensor:
     return (functional.pad(rows, (0, missing)) if missing else rows).contiguous()
 
 
-def _new_h(x: Tensor, r: int) -> Tensor:
+def _new_h(x: Tensor, *factors: Any) -> Tensor:
     tiles = (x.shape[0] + _TILE - 1) // _TILE
-    return x.new_empty(tiles, r, _TILE, dtype=torch.float32)
+    return x.new_empty(tiles, factors[4], _TILE, dtype=torch.float32)
 
 
 def _new_sums(values: Tensor, chunks: int, wanted: bool) -> Tensor:
@@ -348,31 +344,33 @@ def _require_room(out: Tensor, like: Tensor) -> None:
         )
 
 
-def _check(y: Tensor, x: Tensor, factors: Factors) -> None:
+def _check(
+    y: Tensor, x: Tensor, values_a: Tensor, values_b: Tensor, index_a: Tensor, index_b: Tensor
+) -> None:
     """Raise InvalidInputError for what would make the kernel read or write past an end."""
+    given = (y, x, values_a, values_b, index_a, index_b)
     shapes_fit = (
         x.dim() == y.dim() == 2
         and x.shape[0] == y.shape[0]
-        and factors.values_a.shape == factors.index_a.shape[::-1]
-        and factors.values_b.shape == factors.index_b.shape[::-1]
-        and (factors.values_a.shape[0], factors.values_b.shape[0]) == (x.shape[1], y.shape[1])
+        and values_a.shape == index_a.shape[::-1]
+        and values_b.shape == index_b.shape[::-1]
+        and (values_a.shape[0], values_b.shape[0]) == (x.shape[1], y.shape[1])
     )
     if not shapes_fit:
-        shapes = [tuple(t.shape) for t in (y, x, *factors[:4])]
         raise InvalidInputError(
             "y (tokens, d), x (tokens, k), values_a (k, left_degree), values_b (d, left_degree), "
-            f"index_a (left_degree, k) and index_b (left_degree, d) do not fit together: {shapes}"
+            "index_a (left_degree, k) and index_b (left_degree, d) do not fit together: "
+            f"{[tuple(t.shape) for t in given]}"
         )
     dtypes_fit = (
         x.dtype == y.dtype
         and x.dtype in (torch.float32, torch.bfloat16)
-        and factors.values_a.dtype == factors.values_b.dtype == torch.float32
-        and factors.index_a.dtype in _INDEX_DTYPES
-        and factors.index_b.dtype in _INDEX_DTYPES
+        and values_a.dtype == values_b.dtype == torch.float32
+        and index_a.dtype in _INDEX_DTYPES
+        and index_b.dtype in _INDEX_DTYPES
     )
     if not dtypes_fit:
-        dtypes = [t.dtype for t in (y, x, *factors[:4])]
         raise InvalidInputError(
             "the kernel takes y and x both float32 or both bfloat16, values_a and values_b "
-            f"float32, index_a and index_b uint8, int16 or int32; got {dtypes}"
+            f"float32, index_a and index_b uint8, int16 or int32; got {[t.dtype for t in given]}"
         )
