@@ -12,19 +12,20 @@ except ImportError as error:
         "expandermask.adapters needs PyTorch; install it with: pip install 'expandermask[torch]'"
     ) from error
 
-from expandermask.adapters.activate import (
+from expandermask.adapters.attach import (
     active_adapters,
     adapter_names,
+    attach,
     delete_adapter,
+    detach,
     disable_adapters,
     set_adapters,
 )
-from expandermask.adapters.attach import attach, detach
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.load import load_adapter
 from expandermask.adapters.files.save import save_adapter
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.backend import get_backend, set_backend
+from expandermask.adapters.layers.compute import get_backend, set_backend
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
 from expandermask.adapters.norms import residual_norms

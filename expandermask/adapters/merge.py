@@ -8,9 +8,8 @@ from torch import nn
 
 from expandermask.adapters.attachment import attachment
 from expandermask.adapters.fit import parameter_owners
-from expandermask.adapters.layers.dequantize import working_dtype
 from expandermask.adapters.layers.masked import AdaptedLayer
-from expandermask.adapters.quantization_marks import put_marks_back, take_marks_off
+from expandermask.adapters.layers.quantized import put_marks_back, take_marks_off, working_dtype
 from expandermask.errors import AdapterError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from expandermask.adapters.training.small_state import POLICY_KEY
+from expandermask.adapters.training.callback import POLICY_KEY
 from expandermask.allocation.policy import Policy
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 

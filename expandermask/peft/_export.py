@@ -31,7 +31,6 @@ from expandermask.adapters.attachment import (
 from expandermask.adapters.files.folder import require_folder
 from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.masked import MaskedEmbedding
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
 from expandermask.files import write_text
@@ -142,7 +141,7 @@ def _factors(
     ranks = written_ranks(adapter.plan)
     largest = max(len(kept) for kept in ranks.values())
     for place, kept in ranks.items():
-        own, table = layers[place].adapter(name), isinstance(layers[place], MaskedEmbedding)
+        own, table = layers[place].adapter(name), layers[place].is_embedding
         a, b = own.factors() if compact else _scaled_factors(own)
         missing = 0 if compact else largest - len(kept)
         index = torch.from_numpy(kept).to(a.device)

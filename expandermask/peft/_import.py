@@ -31,7 +31,7 @@ from expandermask.adapters.files.dtypes import keep_dtypes, require_choice, requ
 from expandermask.adapters.fit import check_fit, parameter_owners
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
-from expandermask.adapters.layers.masked import weight_of
+from expandermask.adapters.layers.quantized import weight_of
 from expandermask.adapters.training.distributed import like, whole
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
@@ -113,7 +113,8 @@ def import_peft(
     config = _config(stored, plan)
     require_free(model, name)
     config = replace(config, modules_to_save=_modules_to_save(model, stored, config, plan, dtype))
-    heads = {place: bare_at(model, place) for place in check_fit(model, plan, config)}
+    shapes = {place: pair.shape for place, pair in plan.items()}
+    heads = {place: bare_at(model, place) for place in check_fit(model, shapes, config)}
     _require_heads(stored, NamedAdapter(plan, config, heads), dtype)
     _require_exact(model, stored)
     with attaching(model, plan, config, name):

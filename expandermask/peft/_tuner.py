@@ -34,9 +34,8 @@ from expandermask.errors import AdapterError
 from expandermask.masks.places import place_of
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, target_shape, targets_of_rank
-from expandermask.peft._attachment import PeftAttachment
 from expandermask.peft._config import XORA, XoraConfig
-from expandermask.peft._layer import XoraAdapter, XoraLayer
+from expandermask.peft._layer import PeftAttachment, XoraAdapter, XoraLayer
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
@@ -309,18 +308,13 @@ def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
     return list(found)
 
 
-def _register() -> None:
-    """Tell PEFT of the method, unless it knows it from an earlier import."""
-    if not peft.__version__.startswith(tuple(f"{minor}." for minor in TESTED_PEFT)):
-        warnings.warn(
-            f"expandermask's PEFT method XORA was tested with peft {', '.join(TESTED_PEFT)}, and "
-            f"this is {peft.__version__}, whose internals may differ",
-            stacklevel=2,
-        )
-    if XORA not in PEFT_TYPE_TO_TUNER_MAPPING:
-        register_peft_method(
-            name="xora", config_cls=XoraConfig, model_cls=XoraModel, prefix=XoraModel.prefix
-        )
-
-
-_register()
+if not peft.__version__.startswith(tuple(f"{minor}." for minor in TESTED_PEFT)):
+    warnings.warn(
+        f"expandermask's PEFT method XORA was tested with peft {', '.join(TESTED_PEFT)}, and "
+        f"this is {peft.__version__}, whose internals may differ",
+        stacklevel=2,
+    )
+if XORA not in PEFT_TYPE_TO_TUNER_MAPPING:  # from an earlier import
+    register_peft_method(
+        name="xora", config_cls=XoraConfig, model_cls=XoraModel, prefix=XoraModel.prefix
+    )

@@ -28,7 +28,7 @@ from expandermask.adapters.files.save import adapter_tensors
 from expandermask.adapters.files.stored import AdapterFile, StoredAdapter, open_adapter
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
-from expandermask.adapters.layers.masked import weight_of
+from expandermask.adapters.layers.quantized import weight_of
 from expandermask.adapters.training.distributed import like
 from expandermask.errors import AdapterError
 from expandermask.masks.places import bare_at
@@ -130,7 +130,7 @@ def _require_fit(model: nn.Module, name: str, file: AdapterFile, dtype: str | No
     """The adapter can be attached to the model: by names, shapes and dtypes alone."""
     require_free(model, name)
     masks = file.document.masks
-    places = check_fit(model, masks, file.config)
+    places = check_fit(model, {place: mask.shape for place, mask in masks.items()}, file.config)
     heads = {place: bare_at(model, place) for place in places}
     _require_saved({f"{place}.{key}": t for place, key, t in saved_in(heads)}, file, dtype)
     _require_value_dtypes(

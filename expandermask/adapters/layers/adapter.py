@@ -160,6 +160,10 @@ class MaskedAdapter(nn.Module):
             if not self._trains:
                 self.let_train(False)
 
+    def stored(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values of A and of B, gates multiplied in, and both indices: what products take."""
+        return self.values_a, self.gated_b(), self.index_a, self.index_b
+
     def gated_b(self) -> Tensor:
         """The values of B with both gates multiplied in; the parameter itself if there are none.
 

@@ -28,7 +28,7 @@ from expandermask.adapters import (
     set_adapters,
 )
 from expandermask.adapters.files.save import adapter_tensors
-from expandermask.adapters.training.small_state import small_state
+from expandermask.adapters.training.callback import small_state
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.adapters.models import bert, gpt2, mlp, same, state, trainable
 from tests.adapters.training.runs import CONFIG, Kill, Killed, data, model, trainer
