@@ -21,8 +21,7 @@ from expandermask.adapters.activate import (
 )
 from expandermask.adapters.attach import attach, detach
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.load import load_adapter
-from expandermask.adapters.files.save import save_adapter
+from expandermask.adapters.files.saving import load_adapter, save_adapter
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.backend import get_backend, set_backend
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer, MaskedLinear

@@ -28,7 +28,7 @@ from expandermask.adapters.attachment import (
     masked_layers,
     saved_in,
 )
-from expandermask.adapters.files.folder import require_folder
+from expandermask.adapters.files.stored import require_folder
 from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.masked import MaskedEmbedding

@@ -17,8 +17,8 @@ from typing import Any
 import regex
 from torch import Tensor
 
-from expandermask.adapters.files.tensors import read_tensors
-from expandermask.errors import FileFormatError, require_memory
+from expandermask.adapters.files.tensors import open_tensors
+from expandermask.errors import FileFormatError
 from expandermask.files import parse_json, reading
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 from expandermask.masks.peft_file import CONFIG_NAME
@@ -68,14 +68,17 @@ class PeftFolder:
 
 def read_folder(folder: Path) -> PeftFolder:
     """Read and check a folder; `FileFormatError` for anything but plain LoRA in safetensors."""
-    config = _config(_content(folder / CONFIG_NAME))
+    with reading(folder / CONFIG_NAME, within=folder) as (stream, _):
+        config = _config(stream.read())
     if not (folder / WEIGHTS_NAME).exists() and (folder / "adapter_model.bin").exists():
         raise FileFormatError(
             f"{str(folder)!r} holds adapter_model.bin, a pickle, which is not opened; save it "
             "again with PEFT's save_pretrained(safe_serialization=True)"
         )
-    tensors, metadata = read_tensors(_content(folder / WEIGHTS_NAME))
-    factors, others = _sorted(tensors, config)
+    path = folder / WEIGHTS_NAME
+    with reading(path, within=folder) as (stream, size):
+        file = open_tensors(stream, size, repr(os.fspath(path)))
+        factors, others = _sorted(file.read(), config)
     return PeftFolder(
         r=max(len(a) for a, _ in factors.values()),
         dropout=float(config.get("lora_dropout") or 0.0),
@@ -83,7 +86,7 @@ def read_folder(folder: Path) -> PeftFolder:
         scales={name: _scale(config, name) for name in factors},
         modules_to_save=tuple(config.get("modules_to_save") or ()),
         others=others,
-        metadata=metadata,
+        metadata=file.header.metadata,
     )
 
 
@@ -161,13 +164,6 @@ def _of_pattern(config: dict[str, Any], what: str, name: str) -> Any:
         if found:
             return value
     return config["r" if what == "rank" else "lora_alpha"]
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file of the folder; a link that leads out of it is refused."""
-    with reading(path, within=path.parent) as (stream, size):
-        require_memory(size, os.fspath(path))
-        return stream.read()
 
 
 def _sorted(

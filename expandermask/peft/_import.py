@@ -27,12 +27,12 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.dtypes import keep_dtypes, require_choice, require_dtype
+from expandermask.adapters.files.saving import fill, require_choice, require_saved
 from expandermask.adapters.fit import check_fit, parameter_owners
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.training.distributed import like, whole
+from expandermask.adapters.training.distributed import whole
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
@@ -114,10 +114,10 @@ def import_peft(
     require_free(model, name)
     config = replace(config, modules_to_save=_modules_to_save(model, stored, config, plan, dtype))
     heads = {place: bare_at(model, place) for place in check_fit(model, plan, config)}
-    _require_heads(stored, NamedAdapter(plan, config, heads), dtype)
+    require_saved(stored.others, saved_tensors(NamedAdapter(plan, config, heads)), dtype)
     _require_exact(model, stored)
     with attaching(model, plan, config, name):
-        _copy(model, stored, name, dtype)
+        fill(model, name, {**stored.others, **_values(model, stored, name)}, dtype)
     return plan
 
 
@@ -323,20 +323,6 @@ def _is_models_own(key: str, theirs: Tensor, own: Mapping[str, Tensor], dtype: s
     return not ours.is_meta and torch.equal(whole(ours.detach()).cpu().to(wide), theirs.to(wide))
 
 
-def _require_heads(stored: PeftFolder, adapter: NamedAdapter, dtype: str | None) -> None:
-    """The file has every tensor of the modules to save, of the model's shape and dtype."""
-    for key, tensor in saved_tensors(adapter).items():
-        theirs = stored.others.get(key)
-        if theirs is None:
-            raise AdapterError(f"tensor {key!r} of the modules to save is only in the model")
-        if theirs.shape != tensor.shape:
-            raise AdapterError(
-                f"tensor {key!r} is {tuple(theirs.shape)} in the file and {tuple(tensor.shape)} in "
-                "the model"
-            )
-        require_dtype(key, theirs.dtype, tensor.dtype, dtype)
-
-
 def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
     """No factor is rounded on its way to the values' dtype."""
     for name, factors in stored.factors.items():
@@ -349,23 +335,19 @@ def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
                 )
 
 
-def _copy(model: nn.Module, stored: PeftFolder, name: str, dtype: str | None) -> None:
-    """The factors' entries and the modules to save into the new adapter."""
-    attached = attachment(model).adapters[name]
-    with torch.no_grad():
-        for place, layer in masked_layers(model, name).items():
-            adapter = layer.adapter(name)
-            a, b = stored.factors[place]
-            ratio = adapter.scale / stored.scales[place]
-            if abs(ratio - 1) > _SAME_SCALE:
-                b = b.to(adapter.values_b.dtype) / ratio
-            for values, index, dense in (
-                (adapter.values_a, adapter.index_a, a),
-                (adapter.values_b, adapter.index_b, b.t()),
-            ):
-                found = gather_values(dense.contiguous().to(index.device), index, values)
-                values.copy_(like(found, values))
-        if dtype == "file":
-            keep_dtypes(attached.heads, stored.others)
-        for key, tensor in saved_tensors(attached).items():
-            tensor.copy_(like(stored.others[key], tensor))
+def _values(model: nn.Module, stored: PeftFolder, name: str) -> dict[str, Tensor]:
+    """The factors' entries as the values of the new adapter, by their names in its own files."""
+    found = {}
+    for place, layer in masked_layers(model, name).items():
+        adapter = layer.adapter(name)
+        a, b = stored.factors[place]
+        ratio = adapter.scale / stored.scales[place]
+        if abs(ratio - 1) > _SAME_SCALE:
+            b = b.to(adapter.values_b.dtype) / ratio
+        for side, values, index, dense in (
+            ("A", adapter.values_a, adapter.index_a, a),
+            ("B", adapter.values_b, adapter.index_b, b.t()),
+        ):
+            dense = dense.contiguous().to(index.device)
+            found[f"{place}.{side}"] = gather_values(dense, index, values)
+    return found
