@@ -168,11 +168,10 @@ def _config(
     base = unwrapped(model)
     layers = masked_layers(model, name)
     ranks = {place: len(kept) for place, kept in written_ranks(adapter.plan).items()}
-    task, added = _task(base)
-    heads = _saved_by_peft(model, adapter, added)
-    if heads is None:  # PEFT would take an adapted module for the head of this task
-        task, added = None, ()
-        heads = _saved_by_peft(model, adapter, ())
+    # Without a task PEFT adds no head of its own, which it could take an adapted module for.
+    tasks = (_task(base), (None, ()))
+    found = ((task, _saved_by_peft(model, adapter, added)) for task, added in tasks)
+    task, heads = next((pair for pair in found if pair[1] is not None), (None, None))
     if heads is None:
         raise AdapterError(
             f"PEFT finds modules to save by the end of their names, and one of "

@@ -45,16 +45,27 @@ _READ = {
 }
 _LARGEST = 1e30
 """No scale is near it, and integers beyond float's range would not divide."""
-_INITS = (True, False, "gaussian", "eva", "orthogonal")
-"""First values that leave the base's weights alone; others, such as PiSSA's, change them."""
+_ONLY: dict[str, tuple[Any, tuple[Any, ...], str]] = {
+    "peft_type": (None, ("LORA",), "only 'LORA' can be imported"),
+    "bias": ("none", ("none",), "only bias='none' can be imported"),
+    "init_lora_weights": (
+        True,
+        (True, False, "gaussian", "eva", "orthogonal"),
+        "it may change the base's weights; convert the folder to plain LoRA with PEFT first",
+    ),
+}
+"""Fields that are read: the value of one that is missing, those that are understood, and why."""
+_HINTS = {
+    "target_parameters": "it adapts parameters that belong to no linear module, such as the 3-D "
+    "weights of experts, and only linear modules and embeddings can have adapters here; keep using "
+    "PEFT for this folder"
+}
 
 
 @dataclass(frozen=True)
 class PeftFolder:
     """What a folder holds, checked against itself."""
 
-    r: int
-    """The largest rank of a module, without the trailing ranks that are zero in A and in B."""
     dropout: float
     factors: Mapping[str, Factors]
     """By the module's name in the base model, each of its own rank without trailing zeros."""
@@ -80,7 +91,6 @@ def read_folder(folder: Path) -> PeftFolder:
         file = open_tensors(stream, size, repr(os.fspath(path)))
         factors, others = _sorted(file.read(), config)
     return PeftFolder(
-        r=max(len(a) for a, _ in factors.values()),
         dropout=float(config.get("lora_dropout") or 0.0),
         factors=factors,
         scales={name: _scale(config, name) for name in factors},
@@ -95,28 +105,14 @@ def _config(text: bytes) -> dict[str, Any]:
     config = parse_json(text)
     if not isinstance(config, dict):
         raise FileFormatError(f"{CONFIG_NAME} must be a JSON object")
-    if config.get("peft_type") != "LORA":
-        raise FileFormatError(
-            f"{CONFIG_NAME} has peft_type={config.get('peft_type')!r}; only 'LORA' can be imported"
-        )
-    if (bias := config.get("bias", "none")) != "none":
-        raise FileFormatError(f"{CONFIG_NAME} has bias={bias!r}; only bias='none' can be imported")
-    if parameters := config.get("target_parameters"):
-        raise FileFormatError(
-            f"{CONFIG_NAME} has target_parameters={parameters!r:.80}: it adapts parameters that "
-            "belong to no linear module, such as the 3-D weights of experts, and only linear "
-            "modules and embeddings can have adapters here; keep using PEFT for this folder"
-        )
-    if (init := config.get("init_lora_weights", True)) not in _INITS:
-        raise FileFormatError(
-            f"{CONFIG_NAME} has init_lora_weights={init!r}, which may change the base's weights; "
-            "convert it to plain LoRA with PEFT first"
-        )
+    for name, (default, understood, rule) in _ONLY.items():
+        value = config.get(name, default)
+        if value not in understood:
+            raise FileFormatError(f"{CONFIG_NAME} has {name}={value!r:.80}: {rule}")
     for name in sorted(config.keys() - _READ - _HARMLESS):
         if config[name]:
-            raise FileFormatError(
-                f"{CONFIG_NAME} has {name}={config[name]!r:.80}, which is no plain LoRA"
-            )
+            hint = _HINTS.get(name, "this is no plain LoRA; convert it with PEFT first")
+            raise FileFormatError(f"{CONFIG_NAME} has {name}={config[name]!r:.80}: {hint}")
     _require_numbers(config)
     return config
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from expandermask.adapters.attachment import (
 )
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.saving import fill, require_choice, require_saved
-from expandermask.adapters.fit import check_fit, parameter_owners
+from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
@@ -38,7 +38,7 @@ from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
 from expandermask.masks.peft_file import CONFIG_KEY, PLAN_KEY
 from expandermask.masks.places import bare_at, bare_modules
-from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.masks.plan import MaskPair, MaskPlan, Support
 from expandermask.peft._folder import Factors, PeftFolder, read_folder
 
 _SAME_SCALE = 1e-9
@@ -105,72 +105,64 @@ def import_peft(
     """
     require_choice(dtype)
     stored = read_folder(Path(folder))
-    if plan is None:
-        plan = _embedded_plan(stored) or _complete_plan(stored)
-    else:
-        _require_plan(plan, stored)
-    stored = replace(stored, factors=_at_plans_ranks(stored, plan))
+    plan, factors = _plan_for(stored, plan)
     config = _config(stored, plan)
     require_free(model, name)
     config = replace(config, modules_to_save=_modules_to_save(model, stored, config, plan, dtype))
     heads = {place: bare_at(model, place) for place in check_fit(model, plan, config)}
     require_saved(stored.others, saved_tensors(NamedAdapter(plan, config, heads)), dtype)
-    _require_exact(model, stored)
+    _require_exact(model, factors)
     with attaching(model, plan, config, name):
-        fill(model, name, {**stored.others, **_values(model, stored, name)}, dtype)
+        values = _values(model, name, factors, stored.scales)
+        fill(model, name, {**stored.others, **values}, dtype)
     return plan
 
 
-class _OffMask(NamedTuple):
-    """The entries of a module's factors that its masks would drop."""
+def _plan_for(stored: PeftFolder, plan: MaskPlan | None) -> tuple[MaskPlan, dict[str, Factors]]:
+    """The masks of the import, and the factors, which are zero off them.
 
-    entries: int
-    largest: float
-
-
-def _embedded_plan(stored: PeftFolder) -> MaskPlan | None:
-    """The plan `export_peft` left in the file, if it still describes the factors."""
-    text = stored.metadata.get(PLAN_KEY)
-    if text is None:
-        return None
-    try:
-        plan = MaskPlan.from_json(text)
-        _require_plan(plan, stored)
-    except (AdapterError, FileFormatError) as error:
-        warnings.warn(
-            f"the plan in the file is not used, the import is dense: {error}", stacklevel=3
-        )
-        return None
-    return plan
+    Without a ``plan`` that which `export_peft` left in the file, if it still describes the factors.
+    """
+    if plan is not None:
+        return plan, _under_masks(plan, stored)
+    if PLAN_KEY in stored.metadata:
+        try:
+            plan = MaskPlan.from_json(stored.metadata[PLAN_KEY])
+            return plan, _under_masks(plan, stored)
+        except (AdapterError, FileFormatError) as error:
+            warnings.warn(
+                f"the plan in the file is not used, the import is dense: {error}", stacklevel=3
+            )
+    plan = _complete_plan(stored.factors)
+    return plan, _at_plans_ranks(stored, plan)
 
 
-def _complete_plan(stored: PeftFolder) -> MaskPlan:
+def _complete_plan(factors: Mapping[str, Factors]) -> MaskPlan:
     """Masks that keep everything, of modules of a smaller rank the first ranks."""
-    if stored.r < 2 or any(len(a) < stored.r for a, _ in stored.factors.values()):
-        there = np.arange(stored.r)
-        ones = {
-            name: (np.tile(there < len(a), (a.shape[1], 1)), np.tile(there < len(a), (len(b), 1)))
-            for name, (a, b) in stored.factors.items()
+    r = max(len(a) for a, _ in factors.values())
+    if r >= 2 and all(len(a) == r for a, _ in factors.values()):
+        pairs = {
+            name: MaskPair(complete_bipartite(a.shape[1], r), complete_bipartite(len(b), r))
+            for name, (a, b) in factors.items()
         }
-        return MaskPlan.from_masks(ones, rng=0)
-    pairs = {
-        name: MaskPair(
-            complete_bipartite(a.shape[1], stored.r), complete_bipartite(len(b), stored.r)
-        )
-        for name, (a, b) in stored.factors.items()
+        return MaskPlan(pairs, r=r, left_degree=r, seed=0)
+    there = np.arange(r)
+    ones = {
+        name: (np.tile(there < len(a), (a.shape[1], 1)), np.tile(there < len(a), (len(b), 1)))
+        for name, (a, b) in factors.items()
     }
-    return MaskPlan(pairs, r=stored.r, left_degree=stored.r, seed=0)
+    return MaskPlan.from_masks(ones, rng=0)
 
 
-def _require_plan(plan: MaskPlan, stored: PeftFolder) -> None:
-    """The plan is for these modules and shapes, and its masks drop nothing."""
+def _under_masks(plan: MaskPlan, stored: PeftFolder) -> dict[str, Factors]:
+    """The factors at the plan's ranks; `AdapterError` unless it is for them and drops nothing."""
     if not isinstance(plan, MaskPlan):
         raise InvalidInputError(f"plan must be a MaskPlan, got {plan!r:.80}")
     if names := sorted(plan.keys() ^ stored.factors.keys()):
         where = "plan" if names[0] in plan else "file"
         raise AdapterError(f"module {names[0]!r} is only in the {where}; both must name the same")
-    dropped: dict[str, _OffMask] = {}
     factors = _at_plans_ranks(stored, plan)
+    dropped: dict[str, Tensor] = {}
     for name, pair in plan.items():
         a, b = factors[name]
         if pair.shape != (len(b), a.shape[1]):
@@ -178,15 +170,23 @@ def _require_plan(plan: MaskPlan, stored: PeftFolder) -> None:
                 f"the plan's masks for {name!r} are for a (d, k) = {pair.shape} weight, and the "
                 f"file's factors for {(len(b), a.shape[1])}"
             )
-        if (off := _off_mask(pair, (a, b))).entries:
+        off = torch.cat([_off_mask(pair.a, a.t()), _off_mask(pair.b, b)])
+        if len(off):
             dropped[name] = off
     if dropped:
+        every = torch.cat(list(dropped.values()))
         raise AdapterError(
-            f"{sum(off.entries for off in dropped.values())} entries off the plan's masks are not "
-            f"zero, the largest {max(off.largest for off in dropped.values()):.3g}, in "
-            f"{len(dropped)} modules (the first {next(iter(dropped))!r}): this plan would drop "
-            "them; without a plan they are kept"
+            f"{len(every)} entries off the plan's masks are not zero, the largest "
+            f"{float(every.abs().max()):.3g}, in {len(dropped)} modules (the first "
+            f"{next(iter(dropped))!r}): this plan would drop them; without a plan they are kept"
         )
+    return factors
+
+
+def _off_mask(support: Support, factor: Tensor) -> Tensor:
+    """The entries of a factor that its mask would drop; NaN is no zero either."""
+    outside = factor[torch.from_numpy(np.logical_not(support.mask()))]
+    return outside[outside != 0].double()
 
 
 def _at_plans_ranks(stored: PeftFolder, plan: MaskPlan) -> dict[str, Factors]:
@@ -210,20 +210,14 @@ def _at_plans_ranks(stored: PeftFolder, plan: MaskPlan) -> dict[str, Factors]:
     return found
 
 
-def _off_mask(pair: MaskPair, factors: Factors) -> _OffMask:
-    count, largest = 0, 0.0
-    for support, factor in zip((pair.a, pair.b), (factors[0].t(), factors[1]), strict=True):
-        outside = factor[torch.from_numpy(np.logical_not(support.mask()))]
-        if wrong := int((outside != 0).sum()):  # NaN is no zero either
-            count, largest = count + wrong, max(largest, float(outside.abs().max()))
-    return _OffMask(count, largest)
-
-
 def _config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig:
-    """The config behind the file: the one exported with it, or one with the same scale."""
-    own = _embedded_config(stored, plan)
-    if own is not None:
-        return own
+    """The config exported with the file, unless PEFT's own says otherwise; or one of its scale."""
+    if CONFIG_KEY in stored.metadata:
+        with suppress(FileFormatError):
+            config = AdapterConfig.from_dict(parse_json(stored.metadata[CONFIG_KEY]))
+            ours = (config.r, config.left_degree, config.lora_dropout)
+            if ours == (plan.r, plan.left_degree, stored.dropout):
+                return config
     scales = list(stored.scales.values())
     return AdapterConfig(
         r=plan.r,
@@ -234,19 +228,6 @@ def _config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig:
         scaling="paper",
         modules_to_save=stored.modules_to_save,
     )
-
-
-def _embedded_config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig | None:
-    """The config `export_peft` left in the file, unless PEFT's own now says something else."""
-    text = stored.metadata.get(CONFIG_KEY)
-    if text is None:
-        return None
-    try:
-        config = AdapterConfig.from_dict(parse_json(text))
-    except FileFormatError:
-        return None
-    ours = (config.r, config.left_degree, config.lora_dropout)
-    return config if ours == (plan.r, plan.left_degree, stored.dropout) else None
 
 
 # -- what a file holds beside the factors ----------------------------------------------------------
@@ -271,14 +252,13 @@ def _modules_to_save(
     }
     heads = tuple(f"{place}." for found in named.values() for place in found)
     own = _own_tensors(model)
-    owners = parameter_owners(model)
     changed: dict[str, None] = {}
     for key, theirs in stored.others.items():
         if key.startswith(heads) or _is_models_own(key, theirs, own, dtype):
             continue
         plain = key.replace(".base_layer.", ".")
         place = plain.rpartition(".")[0]
-        ties = [other for other in owners[id(own[plain])] if other != plain]
+        ties = [other for other, ours in own.items() if ours is own[plain] and other != plain]
         if place in plan or ties:
             reason = f"it is tied to {ties[0]!r}" if ties else "it is adapted"
             raise AdapterError(
@@ -323,11 +303,11 @@ def _is_models_own(key: str, theirs: Tensor, own: Mapping[str, Tensor], dtype: s
     return not ours.is_meta and torch.equal(whole(ours.detach()).cpu().to(wide), theirs.to(wide))
 
 
-def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
+def _require_exact(model: nn.Module, factors: Mapping[str, Factors]) -> None:
     """No factor is rounded on its way to the values' dtype."""
-    for name, factors in stored.factors.items():
+    for name, pair in factors.items():
         dtype = value_dtype(weight_of(bare_at(model, name)))
-        for factor in factors:
+        for factor in pair:
             if torch.promote_types(factor.dtype, dtype) != dtype:
                 raise AdapterError(
                     f"the factors of {name!r} are {factor.dtype} and would be rounded to {dtype}; "
@@ -335,13 +315,15 @@ def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
                 )
 
 
-def _values(model: nn.Module, stored: PeftFolder, name: str) -> dict[str, Tensor]:
+def _values(
+    model: nn.Module, name: str, factors: Mapping[str, Factors], scales: Mapping[str, float]
+) -> dict[str, Tensor]:
     """The factors' entries as the values of the new adapter, by their names in its own files."""
     found = {}
     for place, layer in masked_layers(model, name).items():
         adapter = layer.adapter(name)
-        a, b = stored.factors[place]
-        ratio = adapter.scale / stored.scales[place]
+        a, b = factors[place]
+        ratio = adapter.scale / scales[place]
         if abs(ratio - 1) > _SAME_SCALE:
             b = b.to(adapter.values_b.dtype) / ratio
         for side, values, index, dense in (

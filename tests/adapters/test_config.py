@@ -20,7 +20,7 @@ REFUSED = [
     ({"left_degree": "2"}, "left_degree must be an integer"),
     ({"r": 4, "left_degree": 5}, "left_degree must be at most r = 4, got 5"),
     ({"lora_alpha": 0}, "lora_alpha must be positive"),
-    ({"lora_alpha": math.nan}, "lora_alpha must be finite"),
+    ({"lora_alpha": math.nan}, "lora_alpha must be positive and finite"),
     ({"lora_alpha": True}, "lora_alpha must be a real number"),
     ({"lora_dropout": 1.0}, r"lora_dropout must lie in \[0, 1\)"),
     ({"lora_dropout": -0.1}, r"lora_dropout must lie in \[0, 1\)"),

@@ -28,7 +28,6 @@ from expandermask.adapters.attachment import (
     saved_in,
     saved_tensors,
 )
-from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.stored import AdapterFile, opened_adapter, require_folder
 from expandermask.adapters.files.tensors import described, digest, plain, write_tensors
 from expandermask.adapters.fit import check_fit
@@ -41,7 +40,6 @@ from expandermask.masks.places import bare_at
 from expandermask.masks.plan import MaskPlan
 
 _GATES = ("rank_gate", "module_gate")
-_CHOICES = (None, "file", "model")
 _EMPTY = "empty its slot first, with set_rank_gate(None) or set_module_gate(None)"
 
 
@@ -232,7 +230,7 @@ def require_choice(dtype: object) -> None:
     QLoRA trains heads in float32 on a bfloat16 model, so a file can hold another dtype than the
     model, and the caller says which of the two a head keeps.
     """
-    if dtype not in _CHOICES:
+    if dtype not in (None, "file", "model"):
         raise InvalidInputError(f'dtype must be "file", "model" or None, got {dtype!r:.80}')
 
 
@@ -284,7 +282,10 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile, dtype: str | N
     ours = {place: (pair.a.digest, pair.b.digest) for place, pair in kept.items()}
     masks = file.document.masks.items()
     theirs = {place: (pair.a.sha256, pair.b.sha256) for place, pair in masks}
-    if ours != theirs or _scaling(record.config) != _scaling(file.config):
+    differ = [
+        f for f in ("lora_alpha", "scaling") if vars(record.config)[f] != vars(file.config)[f]
+    ]
+    if ours != theirs or differ:
         raise AdapterError(
             f"the model has another adapter attached as {name!r} (its plan or scale differ from "
             "the file's); give the stored one another name, or call detach(model) first"
@@ -296,10 +297,6 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile, dtype: str | N
     for key, tensor in others.items():
         _require_target(key, tensor, file)
     _require_alike(file, own, {key: tensor.dtype for key, tensor in others.items()}, dtype)
-
-
-def _scaling(config: AdapterConfig) -> tuple[float, str]:
-    return config.lora_alpha, config.scaling
 
 
 def _require_target(key: str, tensor: Tensor, file: AdapterFile) -> None:
