@@ -26,7 +26,7 @@ from expandermask.adapters.attachment import (
     NamedAdapter,
     attachment,
     masked_layers,
-    saved_in,
+    saved_tensors,
 )
 from expandermask.adapters.files.stored import require_folder
 from expandermask.adapters.files.tensors import write_tensors
@@ -122,8 +122,8 @@ def export_peft(
     require_folder(target, own=False)
     config, heads = _config(model, name, adapter, compact)
     tensors = _factors(model, name, adapter, compact)
-    for place, key, tensor in saved_in(heads):
-        tensors[f"base_model.model.{place}.{key}"] = whole(tensor)
+    for key, tensor in saved_tensors(heads).items():
+        tensors[f"base_model.model.{key}"] = whole(tensor)
     metadata = export_metadata(adapter.plan, adapter.config.to_dict())
 
     def write() -> None:

@@ -17,8 +17,9 @@ from typing import Any
 import regex
 from torch import Tensor
 
+from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.tensors import open_tensors
-from expandermask.errors import FileFormatError
+from expandermask.errors import FileFormatError, InvalidInputError
 from expandermask.files import parse_json, reading
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 from expandermask.masks.peft_file import CONFIG_NAME
@@ -66,12 +67,12 @@ _HINTS = {
 class PeftFolder:
     """What a folder holds, checked against itself."""
 
-    dropout: float
+    config: AdapterConfig
+    """What the config says of all modules in the words of this library, but for the scale."""
     factors: Mapping[str, Factors]
     """By the module's name in the base model, each of its own rank without trailing zeros."""
     scales: Mapping[str, float]
     """The factor on B A x of each module."""
-    modules_to_save: tuple[str, ...]
     others: Mapping[str, Tensor] = field(repr=False)
     """Every other tensor, by its name in the base model."""
     metadata: Mapping[str, str] = field(repr=False)
@@ -91,10 +92,9 @@ def read_folder(folder: Path) -> PeftFolder:
         file = open_tensors(stream, size, repr(os.fspath(path)))
         factors, others = _sorted(file.read(), config)
     return PeftFolder(
-        dropout=float(config.get("lora_dropout") or 0.0),
+        config=_adapter_config(config),
         factors=factors,
         scales={name: _scale(config, name) for name in factors},
-        modules_to_save=tuple(config.get("modules_to_save") or ()),
         others=others,
         metadata=file.header.metadata,
     )
@@ -132,14 +132,18 @@ def _require_numbers(config: dict[str, Any]) -> None:
             f"{CONFIG_NAME}: lora_alpha and alpha_pattern must be positive numbers of at most "
             f"{_LARGEST:g}: {alphas!r:.80}"
         )
-    dropout = config.get("lora_dropout") or 0
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise FileFormatError(
-            f"{CONFIG_NAME}: lora_dropout must be a number in [0, 1), got {dropout!r:.80}"
+
+
+def _adapter_config(config: dict[str, Any]) -> AdapterConfig:
+    try:
+        return AdapterConfig(
+            left_degree=None,
+            lora_dropout=config.get("lora_dropout") or 0.0,
+            scaling="paper",
+            modules_to_save=config.get("modules_to_save") or (),
         )
-    saved = config.get("modules_to_save") or []
-    if type(saved) is not list or not all(type(name) is str for name in saved):
-        raise FileFormatError(f"{CONFIG_NAME}: modules_to_save must be a list of names: {saved!r}")
+    except InvalidInputError as error:
+        raise FileFormatError(f"{CONFIG_NAME}: {error}") from None
 
 
 def _scale(config: dict[str, Any], name: str) -> float:
@@ -178,18 +182,12 @@ def _sorted(
             others[name] = tensor
     if not sides:
         raise FileFormatError(f"{WEIGHTS_NAME} holds no lora_A and lora_B")
-    pairs = {n: _pair(n, both, _of_pattern(config, "rank", n)) for n, both in sides.items()}
-    return {name: _trimmed(*pair) for name, pair in pairs.items()}, others
-
-
-def _trimmed(a: Tensor, b: Tensor) -> Factors:
-    """The factors without trailing ranks that are zero in both, as padding is; at least one."""
-    used = (a != 0).any(1) | (b != 0).any(0)  # NaN is not zero, so it counts as used
-    rank = int(used.nonzero().max()) + 1 if used.any() else 1
-    return a[:rank], b[:, :rank]
+    factors = {n: _pair(n, both, _of_pattern(config, "rank", n)) for n, both in sides.items()}
+    return factors, others
 
 
 def _pair(name: str, sides: dict[str, Tensor], r: int) -> Factors:
+    """A and B without trailing ranks that are zero in both, as padding is; at least one rank."""
     if set(sides) != {"A", "B"}:
         raise FileFormatError(f"module {name!r} has only lora_{next(iter(sides))}")
     a, b = sides["A"], sides["B"]
@@ -200,4 +198,6 @@ def _pair(name: str, sides: dict[str, Tensor], r: int) -> Factors:
         )
     if not (a.is_floating_point() and b.is_floating_point()):
         raise FileFormatError(f"module {name!r}: factors must be floating-point, got {a.dtype}")
-    return a, b
+    used = (a != 0).any(1) | (b != 0).any(0)  # NaN is not zero, so it counts as used
+    rank = int(used.nonzero().max()) + 1 if used.any() else 1
+    return a[:rank], b[:, :rank]

@@ -19,15 +19,13 @@ from torch import Tensor, nn
 
 from expandermask.adapters.attach import attaching, require_free
 from expandermask.adapters.attachment import (
-    NamedAdapter,
     attachment,
     is_attached,
     masked_layers,
-    saved_in,
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.saving import fill, require_choice, require_saved
+from expandermask.adapters.files.saving import fill, require_alike, require_choice
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
@@ -110,7 +108,7 @@ def import_peft(
     require_free(model, name)
     config = replace(config, modules_to_save=_modules_to_save(model, stored, config, plan, dtype))
     heads = {place: bare_at(model, place) for place in check_fit(model, plan, config)}
-    require_saved(stored.others, saved_tensors(NamedAdapter(plan, config, heads)), dtype)
+    require_alike(stored.others, saved_tensors(heads), dtype)
     _require_exact(model, factors)
     with attaching(model, plan, config, name):
         values = _values(model, name, factors, stored.scales)
@@ -216,17 +214,15 @@ def _config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig:
         with suppress(FileFormatError):
             config = AdapterConfig.from_dict(parse_json(stored.metadata[CONFIG_KEY]))
             ours = (config.r, config.left_degree, config.lora_dropout)
-            if ours == (plan.r, plan.left_degree, stored.dropout):
+            if ours == (plan.r, plan.left_degree, stored.config.lora_dropout):
                 return config
     scales = list(stored.scales.values())
-    return AdapterConfig(
+    return replace(
+        stored.config,
         r=plan.r,
         left_degree=plan.left_degree,
         lora_alpha=max(dict.fromkeys(scales), key=scales.count) * plan.r,
-        lora_dropout=stored.dropout,
         target_modules=tuple(plan),
-        scaling="paper",
-        modules_to_save=stored.modules_to_save,
     )
 
 
@@ -275,12 +271,10 @@ def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
     own = {
         f"{place}.{key}": tensor
         for place, module in bare_modules(model, remove_duplicate=False)
-        for tensors in (module._parameters, module._buffers)
-        for key, tensor in tensors.items()
+        for key, tensor in (module._parameters | module._buffers).items()
         if tensor is not None
     }
-    originals = attachment(model).originals if is_attached(model) else {}
-    return own | {f"{place}.{key}": tensor for place, key, tensor in saved_in(originals)}
+    return own | saved_tensors(attachment(model).originals if is_attached(model) else {})
 
 
 def _is_models_own(key: str, theirs: Tensor, own: Mapping[str, Tensor], dtype: str | None) -> bool:

@@ -21,6 +21,7 @@ REFUSED = [
     ({"r": 4, "left_degree": 5}, "left_degree must be at most r = 4, got 5"),
     ({"lora_alpha": 0}, "lora_alpha must be positive"),
     ({"lora_alpha": math.nan}, "lora_alpha must be positive and finite"),
+    ({"lora_alpha": 10**400}, "lora_alpha must be below 1e308"),
     ({"lora_alpha": True}, "lora_alpha must be a real number"),
     ({"lora_dropout": 1.0}, r"lora_dropout must lie in \[0, 1\)"),
     ({"lora_dropout": -0.1}, r"lora_dropout must lie in \[0, 1\)"),

@@ -25,7 +25,6 @@ from expandermask.adapters.attachment import (
     attachment,
     is_attached,
     masked_layers,
-    saved_in,
     saved_tensors,
 )
 from expandermask.adapters.files.stored import AdapterFile, opened_adapter, require_folder
@@ -41,6 +40,8 @@ from expandermask.masks.plan import MaskPlan
 
 _GATES = ("rank_gate", "module_gate")
 _EMPTY = "empty its slot first, with set_rank_gate(None) or set_module_gate(None)"
+_CHOOSE = 'pass dtype="file" or dtype="model" to keep the one or the other'
+_CONVERT = "attach the plan first and convert the model with model.to(dtype)"
 
 
 def save_adapter(
@@ -122,7 +123,7 @@ def adapter_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
             found[f"{place}.rank_gate"] = gate.view(adapter.r)
         if adapter.module_gate is not None:
             found[f"{place}.module_gate"] = adapter.module_gate.view(())
-    return found | saved_tensors(record)
+    return found | saved_tensors(record.heads)
 
 
 def load_adapter(
@@ -214,11 +215,11 @@ def fill(model: nn.Module, name: str, stored: Mapping[str, Tensor], dtype: str |
 
 def _keep_dtypes(heads: Mapping[str, nn.Module], stored: Mapping[str, Tensor]) -> None:
     """Give modules to save the dtypes of the file, which they keep beside another of the model."""
-    for place, key, tensor in saved_in(heads):
-        theirs = stored[f"{place}.{key}"].dtype
-        if tensor.dtype != theirs:
-            tensor.data = tensor.data.to(theirs)
-            heads[place].keeps_dtype = True  # type: ignore[assignment]
+    for place, head in heads.items():
+        for key, tensor in saved_tensors({place: head}).items():
+            if tensor.dtype != stored[key].dtype:
+                tensor.data = tensor.data.to(stored[key].dtype)
+                head.keeps_dtype = True  # type: ignore[assignment]
 
 
 # -- what can be wrong between a file and a model -------------------------------------------------
@@ -234,31 +235,30 @@ def require_choice(dtype: object) -> None:
         raise InvalidInputError(f'dtype must be "file", "model" or None, got {dtype!r:.80}')
 
 
-def require_saved(
-    theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], dtype: str | None
+def require_alike(
+    theirs: Mapping[str, Tensor],
+    ours: Mapping[str, Tensor],
+    dtype: str | None = None,
+    hint: str = _CHOOSE,
 ) -> None:
-    """The file has every tensor of the modules to save, of the model's shape and dtype.
+    """The file has every one of these tensors of the model, of its shape and dtype.
 
     The dtypes may differ if the caller has said which to keep. Raises `AdapterError`.
     """
     for name, tensor in ours.items():
         if name not in theirs:
             raise AdapterError(f"tensor {name!r} of the modules to save is only in the model")
-        if theirs[name].shape != tensor.shape:
+        stored = theirs[name]
+        if stored.shape != tensor.shape:
             raise AdapterError(
-                f"tensor {name!r} is {tuple(theirs[name].shape)} in the file and "
-                f"{tuple(tensor.shape)} in the model"
+                f"tensor {name!r} is {tuple(stored.shape)} in the file and {tuple(tensor.shape)} "
+                "in the model"
             )
-        if dtype is None:
-            hint = 'pass dtype="file" or dtype="model" to keep the one or the other'
-            _require_dtype(name, theirs[name].dtype, tensor.dtype, hint)
-
-
-def _require_dtype(name: str, theirs: torch.dtype, ours: torch.dtype, hint: str) -> None:
-    if theirs != ours:
-        raise AdapterError(
-            f"tensor {name!r} is {theirs} in the file and {ours} in the model; {hint}"
-        )
+        if dtype is None and stored.dtype != tensor.dtype:
+            raise AdapterError(
+                f"tensor {name!r} is {stored.dtype} in the file and {tensor.dtype} in the model; "
+                f"{hint}"
+            )
 
 
 def _require_fit(model: nn.Module, name: str, file: AdapterFile, dtype: str | None) -> None:
@@ -266,13 +266,14 @@ def _require_fit(model: nn.Module, name: str, file: AdapterFile, dtype: str | No
     require_free(model, name)
     masks = file.document.masks
     heads = {place: bare_at(model, place) for place in check_fit(model, masks, file.config)}
-    own = {f"{place}.{key}": tensor for place, key, tensor in saved_in(heads)}
+    theirs = file.shells()
     values = {
-        f"{place}.{side}": value_dtype(weight_of(bare_at(model, place)))
+        key: theirs[key].to(value_dtype(weight_of(bare_at(model, place))))
         for place in masks
-        for side in "AB"
+        for key in (f"{place}.A", f"{place}.B")
     }
-    _require_alike(file, own, values, dtype)
+    _require_saved(file, saved_tensors(heads), dtype)
+    require_alike(theirs, values, hint=_CONVERT)
 
 
 def _require_same(model: nn.Module, name: str, file: AdapterFile, dtype: str | None) -> None:
@@ -282,48 +283,33 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile, dtype: str | N
     ours = {place: (pair.a.digest, pair.b.digest) for place, pair in kept.items()}
     masks = file.document.masks.items()
     theirs = {place: (pair.a.sha256, pair.b.sha256) for place, pair in masks}
-    differ = [
-        f for f in ("lora_alpha", "scaling") if vars(record.config)[f] != vars(file.config)[f]
-    ]
-    if ours != theirs or differ:
+    scales = [(config.lora_alpha, config.scaling) for config in (record.config, file.config)]
+    if ours != theirs or scales[0] != scales[1]:
         raise AdapterError(
             f"the model has another adapter attached as {name!r} (its plan or scale differ from "
             "the file's); give the stored one another name, or call detach(model) first"
         )
     if any(layer.merges for layer in masked_layers(model, name).values()):
         raise AdapterError("the adapter on the model is merged; call unmerge(model) first")
-    own = saved_tensors(record)
-    others = {k: t for k, t in adapter_tensors(model, name).items() if k not in own}
-    for key, tensor in others.items():
-        _require_target(key, tensor, file)
-    _require_alike(file, own, {key: tensor.dtype for key, tensor in others.items()}, dtype)
+    own = saved_tensors(record.heads)
+    _require_saved(file, own, dtype)
+    values = {k: t for k, t in adapter_tensors(model, name).items() if k not in own}
+    for key, tensor in values.items():
+        if key not in file.document.sha256:
+            raise AdapterError(f"{key!r} is a gate on the model and not in the file; {_EMPTY}")
+        base = tensor if tensor._base is None else tensor._base  # what the view is a view of
+        if base.grad_fn is not None:
+            raise AdapterError(
+                f"{key!r} is computed from other parameters, so it cannot be loaded into; {_EMPTY}"
+            )
+    require_alike(file.shells(), values, hint=_CONVERT)
 
 
-def _require_target(key: str, tensor: Tensor, file: AdapterFile) -> None:
-    """The file has this tensor of the model's, which can be written to: a gate may be computed."""
-    if key not in file.document.sha256:
-        raise AdapterError(f"{key!r} is a gate on the model and not in the file; {_EMPTY}")
-    base = tensor if tensor._base is None else tensor._base  # what the view is a view of
-    if base.grad_fn is not None:
-        raise AdapterError(
-            f"{key!r} is computed from other parameters, so it cannot be loaded into; {_EMPTY}"
-        )
-
-
-def _require_alike(
-    file: AdapterFile,
-    own: Mapping[str, Tensor],
-    values: Mapping[str, torch.dtype],
-    dtype: str | None,
-) -> None:
-    """The modules to save are exactly the model's, and values and gates have its dtypes."""
+def _require_saved(file: AdapterFile, own: Mapping[str, Tensor], dtype: str | None) -> None:
+    """The file's modules to save are exactly the model's."""
     if names := sorted(file.saved - own.keys()):
         raise AdapterError(
             f"tensor {names[0]!r} of the modules to save is only in the file; "
             f"the file's config has modules_to_save={file.config.modules_to_save}"
         )
-    theirs = file.file.shells()
-    require_saved(theirs, own, dtype)
-    for key, ours in values.items():
-        hint = "attach the plan first and convert the model with model.to(dtype)"
-        _require_dtype(key, theirs[key].dtype, ours, hint)
+    require_alike(file.shells(), own, dtype)

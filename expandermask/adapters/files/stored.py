@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import torch
 from torch import Tensor
 
 from expandermask.adapters.config import AdapterConfig
@@ -58,6 +59,13 @@ class AdapterFile:
     saved: frozenset[str]
     """The names of the tensors of modules to save."""
     file: TensorFile
+
+    def shells(self) -> dict[str, Tensor]:
+        """Tensors without data, on the meta device, of the dtypes and shapes in the header."""
+        return {
+            name: torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
+            for name, entry in self.file.header.entries.items()
+        }
 
     def read(self) -> tuple[MaskPlan, dict[str, Tensor]]:
         """The masks and the data, each checked against its hash.
@@ -139,8 +147,12 @@ def _check_tensors(
                 f"tensor {name!r}: {entry.dtype} must start at a multiple of {item} bytes, not at "
                 f"{entry.first}"
             )
-        if name not in shapes:
-            _require_saved(name, config)
+        if name not in shapes:  # then it is one of a module to save
+            if not any(f".{item}." in f".{name}" for item in config.modules_to_save):
+                raise FileFormatError(
+                    f"tensor {name!r:.200} is neither of the plan nor of modules_to_save="
+                    f"{list(config.modules_to_save)!r:.200}"
+                )
             continue
         _require_shape(name, entry.shape, shapes[name])
         if entry.dtype not in _FLOATS:
@@ -160,15 +172,6 @@ def _require_shape(name: str, found: TensorShape, shape: TensorShape) -> None:
     if found != shape:
         raise FileFormatError(
             f"tensor {name!r} must have shape {list(shape)}, as the plan implies: {list(found)}"
-        )
-
-
-def _require_saved(name: str, config: AdapterConfig) -> None:
-    """A tensor that is no mask's is one of a module to save."""
-    if not any(f".{item}." in f".{name}" for item in config.modules_to_save):
-        raise FileFormatError(
-            f"tensor {name!r:.200} is neither of the plan nor of modules_to_save="
-            f"{list(config.modules_to_save)!r:.200}"
         )
 
 

@@ -122,13 +122,6 @@ class TensorFile(NamedTuple):
     room: int
     """Bytes of data."""
 
-    def shells(self) -> dict[str, Tensor]:
-        """Tensors without data, on the meta device, of the dtypes and shapes in the header."""
-        return {
-            name: torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
-            for name, entry in self.header.entries.items()
-        }
-
     def read(self) -> dict[str, Tensor]:
         """The tensors: views of one buffer, but for those that are not aligned in the file.
 
