@@ -22,23 +22,23 @@ from expandermask.adapters.attach import (
     set_adapters,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.load import load_adapter
-from expandermask.adapters.files.save import save_adapter
+from expandermask.adapters.files.saving import load_adapter, save_adapter
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.compute import get_backend, set_backend
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
-from expandermask.adapters.norms import residual_norms
 from expandermask.adapters.remask import change_masks
-from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
+from expandermask.adapters.report import (
+    AdapterCost,
+    ParameterReport,
+    parameter_report,
+    residual_norms,
+)
 
 if TYPE_CHECKING:
-    from expandermask.adapters.training.callback import AdapterCallback as AdapterCallback
-    from expandermask.adapters.training.callback import SmallCheckpoints as SmallCheckpoints
+    from expandermask.adapters.training.callback import AdapterCallback, SmallCheckpoints
     from expandermask.peft import XoraConfig as XoraConfig
-    from expandermask.peft import export_peft as export_peft
-    from expandermask.peft import import_peft as import_peft
-    from expandermask.peft import shira_mask_fn as shira_mask_fn
+    from expandermask.peft import export_peft, import_peft, shira_mask_fn
 
 __all__ = [
     "AdapterCallback",

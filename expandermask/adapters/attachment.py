@@ -243,16 +243,12 @@ def placed_parameters(
         yield from module.named_parameters(prefix=place, recurse=False)
 
 
-def saved_tensors(adapter: NamedAdapter) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of an adapter's modules to save, by full name."""
-    return {f"{place}.{key}": tensor for place, key, tensor in saved_in(adapter.heads)}
-
-
-def saved_in(heads: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, Tensor]]:
-    """Every tensor of some modules that is saved: the module's name, its own, and itself."""
+def saved_tensors(heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of modules to save, by full name."""
+    found: dict[str, Tensor] = {}
     for place, head in heads.items():
-        for key, tensor in head.state_dict(keep_vars=True).items():
-            yield place, key, tensor
+        found |= head.state_dict(prefix=f"{place}.", keep_vars=True)
+    return found
 
 
 def swap_module(model: nn.Module, place: str, module: nn.Module) -> None:

@@ -27,7 +27,7 @@ from expandermask.adapters import (
     load_adapter,
     set_adapters,
 )
-from expandermask.adapters.files.save import adapter_tensors
+from expandermask.adapters.files.saving import adapter_tensors
 from expandermask.adapters.training.callback import small_state
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.adapters.models import bert, gpt2, mlp, same, state, trainable
