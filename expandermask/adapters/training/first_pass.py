@@ -141,8 +141,6 @@ class _Watch(TorchFunctionMode):
 
         What gives no tensors has asked about the weight: its dtype, its shape.
         """
-        if isinstance(found, Iterator):
-            self.read.add(place)
         for out in _tensors([found]):
             if name in ("__get__", "detach") or out is tensor or _is_view(out, tensor):
                 self.places[id(out)] = (out, place)
