@@ -64,8 +64,8 @@ class Attachment(ABC):
         """The model's own modules in the places where some adapter of `attach` has a copy."""
         self.marks: dict[str, Any] = {}
         """What the model said of its quantization before a merge; see `take_marks_off`."""
-        self.looking: list[RemovableHandle] = []
-        """The hooks of `expandermask.adapters.training.first_pass`, while they wait."""
+        self.looking: dict[str, list[RemovableHandle]] = {}
+        """The hooks of `expandermask.adapters.training.first_pass` by place, while they wait."""
 
     @abstractmethod
     def named(self, name: str) -> NamedAdapter:
@@ -115,6 +115,13 @@ class Attachment(ABC):
             for place in live
             if place in self.layers and (name is None or name in self.layers[place].adapters)
         }
+
+    def stop_looking(self, place: str = "") -> None:
+        """Take the hooks that wait for the first pass off a place and those inside it."""
+        for name in list(self.looking):
+            if f"{name}.".startswith(f"{place}.") or not place:
+                for hook in self.looking.pop(name):
+                    hook.remove()
 
 
 class OwnAttachment(Attachment):
@@ -209,8 +216,7 @@ def is_attached(model: nn.Module) -> bool:
 def record(model: nn.Module, attached: Attachment | None) -> None:
     """Leave a record on ``model``, or with None take it away."""
     if attached is None:
-        for hook in attachment(model).looking:
-            hook.remove()
+        attachment(model).stop_looking()
         delattr(unwrapped(model), _RECORD)
     else:
         setattr(unwrapped(model), _RECORD, attached)

@@ -244,11 +244,13 @@ def _copy_shared(adapter: MaskedAdapter, state: dict[str, Tensor], prefix: str, 
 
 
 def first_values(pair: MaskPair, seed: int, *, embedding: bool) -> tuple[Tensor, Tensor]:
-    """The values of A and B before training, float32: see `MaskedAdapter`."""
+    """The values of A and B before training, float32 on the CPU: see `MaskedAdapter`."""
+    shape = value_shape(pair.b)
     if not embedding:
-        return uniform_values(pair.a, seed), torch.zeros(value_shape(pair.b))
+        return uniform_values(pair.a, seed), torch.zeros(shape, device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    return torch.zeros(value_shape(pair.a)), torch.randn(value_shape(pair.b), generator=generator)
+    rows = torch.randn(shape, generator=generator, device="cpu")
+    return torch.zeros(value_shape(pair.a), device="cpu"), rows
 
 
 def value_dtype(weight: Tensor) -> torch.dtype:

@@ -73,7 +73,7 @@ def uniform_values(support: Support, seed: int) -> Tensor:
     """
     shape = value_shape(support)
     generator = torch.Generator().manual_seed(seed)
-    unit = 2 * torch.rand(*shape, generator=generator) - 1
+    unit = 2 * torch.rand(*shape, generator=generator, device="cpu") - 1
     if isinstance(support, BiregularGraph):
         return unit * math.sqrt(1 / support.d2)
     bounds = torch.from_numpy(1 / np.sqrt(np.maximum(support.right_degrees, 1))).float()

@@ -3,10 +3,14 @@
 Some modules compute with a child's weight without calling the child. An adapter there would neither
 train nor count. Most such modules are told by their source when the adapter is put on; the others
 show themselves here. And where several processes train, all must have the same masks.
+
+A model that is compiled as a whole is not looked at: its pass runs no Python. There
+`AdapterCallback` compares the masks. Where parts of it are compiled, the rest is looked at.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -16,24 +20,32 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from expandermask.adapters.attachment import Attachment, mask_hashes
+from expandermask.adapters.fit import parameter_owners
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.adapters.training.distributed import require_same
 from expandermask.errors import AdapterError
+from expandermask.masks.places import module_at
+from expandermask.masks.targets import layer_number
 
 
 def look_at_first_pass(attached: Attachment) -> None:
     """Look at the next forward pass of the model that is in training mode with gradients.
 
     Raises, in that pass, `AdapterError` for an adapted layer that the model reads without calling
-    it, and on every rank where masks differ.
+    it, and on every rank where masks differ. Where only parts of the model are called, each part
+    has its own first pass.
     """
-    if attached.looking:
-        return
+    attached.stop_looking()
     watch = _Watch(attached)
-    attached.looking = [
-        attached.model.register_forward_pre_hook(watch.begin),
-        attached.model.register_forward_hook(watch.end, always_call=True),
-    ]
+    for place in attached.layers:
+        while place:
+            place = place.rpartition(".")[0]
+            if place not in attached.looking and layer_number(place) is None:
+                module = module_at(attached.model, place)
+                attached.looking[place] = [
+                    module.register_forward_pre_hook(partial(watch.begin, place)),
+                    module.register_forward_hook(partial(watch.end, place), always_call=True),
+                ]
 
 
 class _Watch(TorchFunctionMode):
@@ -42,51 +54,98 @@ class _Watch(TorchFunctionMode):
     def __init__(self, attached: Attachment) -> None:
         super().__init__()
         self.attached = attached
-        self.begun = False
-        self.places: dict[int, str] = {}
-        """By the identity of a layer's weight, where the layer is."""
+        self.compared = False
+        """Whether all ranks were seen to have these masks."""
+        self.outer: str | None = None
+        """The place of the module whose pass is watched."""
+        self.layers: dict[str, AdaptedLayer] = {}
+        """The layers whose weights nothing else has as its own."""
+        self.places: dict[int, tuple[Tensor, str | None]] = {}
+        """By identity every tensor that was looked up, and of which layer it is the weight."""
         self.running: set[str] = set()
         self.called: set[str] = set()
         self.read: set[str] = set()
         self.hooks: list[Any] = []
 
-    def begin(self, model: nn.Module, _: Any) -> None:
-        """Start to watch, if this is a pass of training. A compiled pass cannot be watched."""
-        if torch.compiler.is_compiling() or not model.training or not torch.is_grad_enabled():
+    def begin(self, place: str, module: nn.Module, *_: Any) -> None:
+        """Start to watch, if this is a pass of training and none around it is watched."""
+        if torch.compiler.is_compiling() or not module.training or not torch.is_grad_enabled():
             return
-        require_same(mask_hashes(model), "the adapters (masks and scale) on the model")
-        for place, layer in self.attached.layers_of().items():
-            self.places[id(layer.weight)] = place
-            self.hooks += _follow(layer, partial(self._calls, place), partial(self._ends, place))
-        self.begun = True
+        if self.outer not in (None, place):
+            return
+        if not self.compared:
+            what = "the adapters (masks and scale) on the model"
+            require_same(mask_hashes(self.attached.model), what)
+        self.compared = True
+        self._stop()  # the last pass was interrupted, or the module calls itself
+        layers = self.attached.layers_of()
+        owners = parameter_owners(self.attached.model)
+        self.layers = {p: la for p, la in layers.items() if len(owners[id(la.weight)]) < 2}
+        for name, layer in layers.items():
+            self.hooks += _follow(layer, partial(self._calls, name), partial(self._ends, name))
+        self._find_weights()
+        self.outer = place
         self.__enter__()
 
-    def end(self, *_: Any) -> None:
-        """Stop to watch for good, and tell what was seen."""
-        if torch.compiler.is_compiling() or not self.begun:
+    def end(self, place: str, *_: Any) -> None:
+        """Stop to watch, tell what was seen, and look no more unless something was wrong."""
+        if torch.compiler.is_compiling() or self.outer != place:
             return
-        self.__exit__(None, None, None)
-        for hook in [*self.hooks, *self.attached.looking]:
-            hook.remove()
-        self.attached.looking = []
         bypassed = sorted(self.read - self.called)
+        self._stop()
+        if sys.exc_info()[0] is not None:  # the pass has failed: look at the next one
+            return
         if bypassed:
             raise AdapterError(
                 f"the model computed with the weight of {bypassed[0]!r} without calling the "
                 f"module ({len(bypassed)} such modules), so adapters there neither train nor "
                 "count; leave them out by exclude_modules"
             )
+        self.attached.stop_looking(place)
+
+    def _stop(self) -> None:
+        if self.outer is not None:
+            self.__exit__(None, None, None)
+        self.outer = None
+        for hook in self.hooks:
+            hook.remove()
+        for seen in (self.hooks, self.layers, self.places, self.running, self.called, self.read):
+            seen.clear()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor):
-            for tensor in _tensors([*args, *(kwargs or {}).values()]):
-                place = self.places.get(id(tensor))
-                if place is not None and place not in self.running:
-                    self.read.add(place)
+        if not torch.compiler.is_compiling() and not self.running:
+            name = getattr(func, "__name__", "")
+            for tensor in _tensors(_used(name, [*args, *(kwargs or {}).values()])):
+                place = self._place_of(tensor)
+                if place is not None:
+                    self._note(name, tensor, place, found)
         return found
+
+    def _place_of(self, tensor: Tensor) -> str | None:
+        """The layer of which a tensor is the weight, or a view of it."""
+        if id(tensor) not in self.places and isinstance(tensor, nn.Parameter):
+            self._find_weights()  # FSDP2 has put whole weights in the place of their shards
+            self.places.setdefault(id(tensor), (tensor, None))
+        return self.places.get(id(tensor), (tensor, None))[1]
+
+    def _find_weights(self) -> None:
+        for place, layer in self.layers.items():
+            weight = layer.weight
+            self.places[id(weight)] = (weight, place)
+
+    def _note(self, name: str, tensor: Tensor, place: str, found: Any) -> None:
+        """A view of a weight is followed, since only its shape may be asked for; else it is read.
+
+        What gives no tensors has asked about the weight: its dtype, its shape.
+        """
+        for out in _tensors([found]):
+            if name in ("__get__", "detach") or out is tensor or _is_view(out, tensor):
+                self.places[id(out)] = (out, place)
+            else:
+                self.read.add(place)
 
     def _calls(self, place: str, *_: Any) -> None:
         self.running.add(place)
@@ -103,6 +162,17 @@ def _follow(
         layer.register_forward_pre_hook(calls),
         layer.register_forward_hook(ends, always_call=True),
     ]
+
+
+def _used(name: str, values: list[Any]) -> list[Any]:
+    """The arguments of a function that it computes with, and not only with their shape or dtype."""
+    if name.endswith("_like") or name.startswith("new_"):
+        return []
+    return values[:1] if name == "to" or name.endswith("_as") else values
+
+
+def _is_view(out: Tensor, tensor: Tensor) -> bool:
+    return out._base is not None and (out._base is tensor or out._base is tensor._base)
 
 
 def _tensors(values: list[Any]) -> Iterator[Tensor]:
