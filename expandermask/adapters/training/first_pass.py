@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from expandermask.adapters.attachment import Attachment, mask_hashes
-from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.adapters.training.distributed import require_same
 from expandermask.errors import AdapterError
 
@@ -57,7 +56,10 @@ class _Watch(TorchFunctionMode):
         require_same(mask_hashes(model), "the adapters (masks and scale) on the model")
         for place, layer in self.attached.layers_of().items():
             self.places[id(layer.weight)] = place
-            self.hooks += _follow(layer, partial(self._calls, place), partial(self._ends, place))
+            self.hooks += [
+                layer.register_forward_pre_hook(partial(self._calls, place)),
+                layer.register_forward_hook(partial(self._ends, place), always_call=True),
+            ]
         self.begun = True
         self.__enter__()
 
@@ -94,15 +96,6 @@ class _Watch(TorchFunctionMode):
 
     def _ends(self, place: str, *_: Any) -> None:
         self.running.discard(place)
-
-
-def _follow(
-    layer: AdaptedLayer, calls: Callable[..., None], ends: Callable[..., None]
-) -> list[Any]:
-    return [
-        layer.register_forward_pre_hook(calls),
-        layer.register_forward_hook(ends, always_call=True),
-    ]
 
 
 def _tensors(values: list[Any]) -> Iterator[Tensor]:
