@@ -29,9 +29,9 @@ from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
 from expandermask.adapters.layers.masked import AdaptedLayer, masked_layer
 from expandermask.adapters.layers.quantized import (
-    allow_packing,
     forbid_packing,
     put_marks_back,
+    set_packing,
     weight_of,
 )
 from expandermask.adapters.training.distributed import same_seed
@@ -179,7 +179,7 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
             swap_module(model, place, module)
     for key, parameter in placed_parameters(model):
         parameter.requires_grad_(attached.requires_grad.get(key, parameter.requires_grad))
-    allow_packing(model, attached.packing)
+    set_packing(model, attached.packing)
     write_own_names(attached)
     record(model, None)
 

@@ -231,9 +231,8 @@ def mask_hashes(model: nn.Module) -> dict[str, str]:
     """A hash of the plan and scale of every adapter on ``model``, by name; of no values."""
     found = {}
     for name, adapter in attachment(model).adapters.items():
-        config = adapter.config
-        text = json.dumps([adapter.plan.to_json(), config.lora_alpha, config.scaling])
-        found[name] = hashlib.sha256(text.encode()).hexdigest()
+        described = [adapter.plan.to_json(), adapter.config.lora_alpha, adapter.config.scaling]
+        found[name] = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     return found
 
 

@@ -206,15 +206,14 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
     @property
     def merged_adapters(self) -> list[str]:
         """Names of the adapters that are merged into the base's weight."""
-        return list(self.merged_names())
+        return list(self.merged)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The base's output plus the updates of the active adapters that are not merged."""
         if self.disable_adapters and self.merges:
             self.unmerge()
         if not self.running():
-            output: Tensor = self.base_layer(x, *args, **kwargs)
-            return output
+            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
         return super().forward(x)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -223,8 +222,7 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
         Raises `AdapterError` if the weight is quantized or, with ``safe_merge``, would get infinite
         or NaN entries; it is then unchanged.
         """
-        names = check_adapters_to_merge(self, adapter_names)
-        self.merge_in(names, what=self.what, safe=safe_merge)
+        self.merge_in(check_adapters_to_merge(self, adapter_names), what=self.what, safe=safe_merge)
 
     def unmerge(self) -> None:
         """Undo all merges: the base weight gets its own bits back."""

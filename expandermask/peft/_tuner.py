@@ -80,9 +80,8 @@ class XoraModel(BaseTuner):
             A target cannot be adapted, or computes without being called.
         """
         attached = _attachment(model)
-        config = self.peft_config[adapter_name]
         try:
-            self._plan(model, attached, adapter_name, config)
+            self._plan(model, attached, adapter_name, self.peft_config[adapter_name])
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except BaseException:
             attached.plans.pop(adapter_name, None)
@@ -163,7 +162,7 @@ class XoraModel(BaseTuner):
     def delete_adapter(self, adapter_name: str) -> None:
         """Take an adapter and its masks off the model; `AdapterError` while it is merged."""
         attached = attachment(self.model)
-        if any(adapter_name in layer.merged_names() for layer in attached.layers.values()):
+        if any(adapter_name in layer.merged for layer in attached.layers.values()):
             raise AdapterError(
                 f"adapter {adapter_name!r} cannot be deleted while it is merged; call "
                 "unmerge_adapter() first"
@@ -223,8 +222,7 @@ class XoraModel(BaseTuner):
         else:
             super()._unload_and_optionally_merge(merge, progressbar)
         record(self.model, None)
-        model: nn.Module = self.model
-        return model
+        return self.model  # type: ignore[no-any-return]
 
     def _check_merge_allowed(self) -> None:
         """A tied weight would take the update to its other places as well."""
@@ -298,14 +296,15 @@ def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
         for name, module in _outer_modules(model)
         if isinstance(module, AuxiliaryTrainingWrapper)
     ]
-    found = targets_of_rank(
-        model,
-        exclude_modules=config.exclude_modules or (),
-        r=config.r,
-        left_degree=config.left_degree,
-        modules_to_save=[*saved, *(config.modules_to_save or ())],
+    return list(
+        targets_of_rank(
+            model,
+            exclude_modules=config.exclude_modules or (),
+            r=config.r,
+            left_degree=config.left_degree,
+            modules_to_save=[*saved, *(config.modules_to_save or ())],
+        )
     )
-    return list(found)
 
 
 if not peft.__version__.startswith(tuple(f"{minor}." for minor in TESTED_PEFT)):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from expandermask.adapters.layers.compute import MaskedAffine, MaskedUpdate
 from expandermask.adapters.layers.factors import index_dtype, index_of, uniform_values
-from expandermask.adapters.layers.function import MaskedAffine, MaskedUpdate
 from expandermask.graphs import random_biregular
 from tests.adapters.models import attached, mlp, trainable
 from tests.adapters.pairs import TOLERANCE, build, close, the_adapter

@@ -24,7 +24,7 @@ from expandermask.adapters import (
     unmerge,
 )
 from expandermask.adapters.layers import kernel
-from expandermask.adapters.layers.function import MaskedAffine
+from expandermask.adapters.layers.compute import MaskedAffine
 from expandermask.errors import AdapterError
 from tests.adapters.models import layers, randomise, trainable
 from tests.adapters.quantized import BASES, HEAD, batch, minilm, outputs, stored

@@ -81,7 +81,8 @@ class AdaptedLayer(nn.Module):
             return []
         return [self.adapter(name) for name in self.having(self.active)]
 
-    def merged_names(self) -> tuple[str, ...]:
+    @property
+    def merged(self) -> tuple[str, ...]:
         """Names of the adapters that are merged into the base's weight."""
         return tuple(name for merge in self.merges for name in merge.names)
 
@@ -108,7 +109,14 @@ class AdaptedLayer(nn.Module):
             )
         base = self.base
         plain = base if dequantize is None else full_precision(base, what, dequantize)
-        old = self._add(_plain_weight(plain, what), names, safe, what)
+        weight = plain._parameters.get("weight")
+        if not is_plain(weight):
+            raise AdapterError(
+                f"the weight of {what!r} is not a plain floating-point parameter (quantized or "
+                "parametrized?), so nothing can be merged into it; of a quantized base ask for "
+                "merge(model, dequantize=True)"
+            )
+        old = self._add(weight, names, safe, what)
         self.merges.append(Merge(names, old, None if plain is base else base))
         if plain is not base:
             setattr(self, self.base_name, plain)
@@ -200,11 +208,6 @@ class MaskedLayer(AdaptedLayer):
         self.adapters = nn.ModuleDict()
         self.active = ()
 
-    @property
-    def merged(self) -> tuple[str, ...]:
-        """Names of the adapters that are merged into the base's weight."""
-        return self.merged_names()
-
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
     ) -> None:
@@ -245,15 +248,12 @@ class MaskedLinear(MaskedLayer):
     @property
     def in_features(self) -> int:
         """k, the number of input features."""
-        return self._shape()[1]
+        return self.adapter(next(iter(self.adapters))).shape[1]
 
     @property
     def out_features(self) -> int:
         """d, the number of output features."""
-        return self._shape()[0]
-
-    def _shape(self) -> tuple[int, int]:
-        return self.adapter(next(iter(self.adapters))).shape
+        return self.adapter(next(iter(self.adapters))).shape[0]
 
 
 class MaskedEmbedding(MaskedLayer):
@@ -264,18 +264,3 @@ def masked_layer(base: nn.Module) -> MaskedLayer:
     """The layer for this kind of module, still without adapters."""
     kind = MaskedEmbedding if isinstance(base, nn.Embedding) else MaskedLinear
     return kind(base).train(base.training)
-
-
-def _plain_weight(base: nn.Module, what: str) -> Tensor:
-    """The weight of ``base`` if updates can be added to it; `AdapterError` names ``what`` if not.
-
-    Not to one that is quantized (a tensor subclass, or no floating-point numbers) or parametrized.
-    """
-    weight = base._parameters.get("weight")
-    if not is_plain(weight):
-        raise AdapterError(
-            f"the weight of {what!r} is not a plain floating-point parameter (quantized or "
-            "parametrized?), so nothing can be merged into it; of a quantized base ask for "
-            "merge(model, dequantize=True)"
-        )
-    return weight

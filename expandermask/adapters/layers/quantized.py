@@ -172,15 +172,14 @@ def require_unpacked(model: nn.Module) -> None:
 
 def forbid_packing(model: nn.Module) -> dict[str, int]:
     """Keep every weight in the layout it has; the switches turned off by this, by module name."""
-    found = {n: m for n, m in model.named_modules() if getattr(m, _SWITCH, False)}
-    switches = {name: getattr(module, _SWITCH) for name, module in found.items()}
-    for module in found.values():
-        setattr(module, _SWITCH, False)
+    named = model.named_modules()
+    switches = {n: getattr(m, _SWITCH) for n, m in named if getattr(m, _SWITCH, False)}
+    set_packing(model, dict.fromkeys(switches, False))
     return switches
 
 
-def allow_packing(model: nn.Module, switches: dict[str, int]) -> None:
-    """Turn the switches back on, where the modules are still in the model."""
+def set_packing(model: nn.Module, switches: dict[str, int]) -> None:
+    """Set the switches by module name, where the modules are still in the model."""
     modules = dict(model.named_modules())
     for name, switch in switches.items():
         if hasattr(modules.get(name), _SWITCH):

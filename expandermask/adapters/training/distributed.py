@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from expandermask.errors import AdapterError
 from expandermask.graphs.random import RandomState, draw_seed
+
+Value = TypeVar("Value")
 
 
 def same_seed(rng: RandomState) -> RandomState:
@@ -23,9 +26,7 @@ def same_seed(rng: RandomState) -> RandomState:
         require_group("rng")
     if isinstance(rng, int) or not several_processes():
         return rng
-    seeds = [draw_seed(rng)]
-    dist.broadcast_object_list(seeds, src=0)
-    return seeds[0]
+    return from_rank_0(draw_seed(rng))
 
 
 def drawn_seed(argument: str) -> int:
@@ -36,10 +37,7 @@ def drawn_seed(argument: str) -> int:
     to each other yet.
     """
     require_group(argument)
-    seeds = [int(torch.randint(2**53, (), device="cpu"))]
-    if several_processes():
-        dist.broadcast_object_list(seeds, src=0)
-    return seeds[0]
+    return from_rank_0(int(torch.randint(2**53, (), device="cpu")))
 
 
 def require_group(argument: str) -> None:
@@ -102,22 +100,25 @@ def on_writer(write: Callable[[], None]) -> None:
     All ranks have to call it. Rank 0 raises the error itself, the others an `AdapterError` with its
     message, so that none of them waits for a file that never comes.
     """
-    outcome: list[str | None] = [None]
-    if not several_processes():
-        write()
-        return
+    failure = None
     if is_writer():
         try:
             write()
         except BaseException as error:
-            outcome[0] = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            dist.broadcast_object_list(outcome, src=0)
-        return
-    dist.broadcast_object_list(outcome, src=0)
-    if outcome[0] is not None:
-        raise AdapterError(f"rank 0 could not write: {outcome[0]}")
+            failure = error
+    message = from_rank_0(failure and f"{type(failure).__name__}: {failure}")
+    if failure is not None:
+        raise failure
+    if message is not None:
+        raise AdapterError(f"rank 0 could not write: {message}")
+
+
+def from_rank_0(value: Value) -> Value:
+    """Rank 0's ``value``; all ranks have to call it."""
+    held = [value]
+    if several_processes():
+        dist.broadcast_object_list(held, src=0)
+    return held[0]
 
 
 def mean_over_ranks(tensor: Tensor) -> Tensor:

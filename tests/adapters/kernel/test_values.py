@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expandermask.adapters.layers.function import MaskedUpdate
+from expandermask.adapters.layers.compute import MaskedUpdate
 from expandermask.adapters.layers.kernel import available, masked_update
 from tests.adapters.kernel.cases import Case, assert_close, expected, make
 

@@ -1,7 +1,7 @@
 """A CPU kernel for the masked update, compiled by numba when it is first used.
 
 Nothing here needs to be there: where the machine or numba cannot, `supports` says no, and the
-portable functions of `expandermask.adapters.layers.function` do the same work.
+portable functions of `expandermask.adapters.layers.compute` do the same work.
 """
 
 from expandermask.adapters.layers.kernel.launch import available

@@ -67,10 +67,12 @@ _A, _B = 0, 1
 # -- vectors -------------------------------------------------------------------------------------
 
 LANES = 16
-I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 VECTOR = ir.VectorType(F32, LANES)
 _ZEROS = ir.Constant(VECTOR, [0.0] * LANES)
 _WORDS, _HALVES = ir.VectorType(I32, LANES), ir.VectorType(ir.IntType(16), LANES)
+_ALIGN = {I64: 8, _HALVES: 2}
+"""Bytes that values in memory are aligned to; others to 4."""
 
 # Which lanes of two vectors a shuffle takes; 16 and more mean the second. Quarters are 128 bits
 # wide, as the cheap shuffles of x86 work within them or on whole ones.
@@ -92,13 +94,12 @@ def pointer(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, offset: int
 
 def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, offset: int = 0) -> ir.Value:
     """A value from memory that is aligned to its elements only."""
-    align = 8 if kind is I64 else 2 if kind is _HALVES else 4
-    return builder.load(pointer(builder, address, kind, offset), align=align)
+    return builder.load(pointer(builder, address, kind, offset), align=_ALIGN.get(kind, 4))
 
 
 def store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
     """A value to memory that is aligned to its elements only."""
-    align = 2 if value.type is _HALVES else 4
+    align = _ALIGN.get(value.type, 4)
     builder.store(value, pointer(builder, address, value.type), align=align)
 
 
@@ -118,10 +119,9 @@ def fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Valu
 
 def prefetch(builder: ir.IRBuilder, address: ir.Value, ahead: int, *, write: bool) -> None:
     """Ask for the cache line ``ahead`` bytes on, which may be past the end of anything."""
-    byte = ir.IntType(8)
-    kind = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), I32, I32, I32])
+    kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
     function = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
-    at = pointer(builder, address, byte, ahead)
+    at = pointer(builder, address, I8, ahead)
     builder.call(function, [at, I32(int(write)), I32(3), I32(1)])
 
 
@@ -259,11 +259,11 @@ def rows_pass(builder, half, base, out, stride, index, values, width, degree, ti
             value = splat(builder, load(builder, values, F32, 4 * f))
             builder.store(fma(builder, value, row, builder.load(column)), column)
     rows = transpose(builder, [builder.load(column) for column in columns])
-    with builder.if_else(_is_set(builder, half)) as (is_half, is_single):
-        with is_half:
-            _store_rows(builder, rows, base, out, stride, load_half, store_half)
-        with is_single:
-            _store_rows(builder, rows, base, out, stride, _load_single, store)
+    kinds = ((load_half, store_half), (_load_single, store))
+    with builder.if_else(_is_set(builder, half)) as branches:
+        for branch, kind in zip(branches, kinds, strict=True):
+            with branch:
+                _store_rows(builder, rows, base, out, stride, *kind)
 
 
 def _load_single(builder, address):
@@ -353,7 +353,7 @@ def scratch(builder):
 def fill_zero(builder, address, vectors):
     """Zero so many vectors."""
     size = builder.mul(vectors, I64(_ROW))
-    cgutils.memset(builder, pointer(builder, address, ir.IntType(8)), size, 0)
+    cgutils.memset(builder, pointer(builder, address, I8), size, 0)
 
 
 @_instructions()
@@ -368,8 +368,7 @@ def multiply(builder, address, vectors, factor):
 @_instructions()
 def copy_bytes(builder, source, target, count):
     """Copy so many bytes."""
-    byte = ir.IntType(8)
-    ends = (pointer(builder, target, byte), pointer(builder, source, byte))
+    ends = (pointer(builder, target, I8), pointer(builder, source, I8))
     cgutils.raw_memcpy(builder, *ends, count, 1)
 
 

@@ -93,5 +93,4 @@ def _parallel() -> Callable[..., None] | None:
         return None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     function.restype = None
-    run_parallel: Callable[..., None] = function
-    return run_parallel
+    return function

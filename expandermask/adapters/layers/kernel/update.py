@@ -73,10 +73,9 @@ def masked_update(
         If the shapes do not fit together or a dtype is none of those above.
     """
     inplace = inplace and not torch.compiler.is_compiling() and _is_temporary(y)
-    out: Tensor = _KernelUpdate.apply(
+    return _KernelUpdate.apply(  # type: ignore[no-any-return]
         y, x, values_a, values_b, index_a, index_b, r, scale, None, None, inplace
     )
-    return out
 
 
 def masked_linear(
@@ -101,10 +100,9 @@ def masked_linear(
     InvalidInputError
         As `masked_update` does.
     """
-    out: Tensor = _KernelUpdate.apply(
+    return _KernelUpdate.apply(  # type: ignore[no-any-return]
         None, x, values_a, values_b, index_a, index_b, r, scale, weight, bias, False
     )
-    return out
 
 
 def supports(
