@@ -30,6 +30,9 @@ _ITEM_SIZES = {
 }
 """Bytes of one value. The format gains dtypes; of one not listed here the size is not checked."""
 
+_COUNTABLE = 2**63 - 1
+"""The largest size that the readers of tensors, numpy and torch, can count with."""
+
 
 class Entry(NamedTuple):
     """One tensor as the header describes it."""
@@ -164,14 +167,17 @@ def _entry(found: object, room: int, what: str) -> Entry:
 
 
 def _holds(shape: list[int], size: int, taken: int) -> bool:
-    """Whether values of ``size`` bytes in this shape take as many bytes as ``taken``."""
-    if 0 in shape:
-        return taken == 0
+    """Whether values of ``size`` bytes in this shape take as many bytes as ``taken``.
+
+    An empty tensor may have large sizes beside its zero, but none that a reader cannot count with.
+    """
+    empty = 0 in shape
+    limit = _COUNTABLE if empty else taken
     for n in shape:
-        size *= n
-        if size > taken:  # so that a long shape makes no long number
+        size *= n or 1
+        if size > limit:  # so that a long shape makes no long number
             return False
-    return size == taken
+    return taken == (0 if empty else size)
 
 
 def _check_places(entries: dict[str, Entry], room: int, what: str) -> None:
