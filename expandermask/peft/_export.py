@@ -31,7 +31,6 @@ from expandermask.adapters.attachment import (
 from expandermask.adapters.files.stored import require_folder
 from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.masked import MaskedEmbedding
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
 from expandermask.files import write_text
@@ -142,7 +141,7 @@ def _factors(
     ranks = written_ranks(adapter.plan)
     largest = max(len(kept) for kept in ranks.values())
     for place, kept in ranks.items():
-        own, table = layers[place].adapter(name), isinstance(layers[place], MaskedEmbedding)
+        own, table = layers[place].adapter(name), layers[place].is_embedding
         a, b = own.factors() if compact else _scaled_factors(own)
         missing = 0 if compact else largest - len(kept)
         index = torch.from_numpy(kept).to(a.device)
@@ -178,8 +177,7 @@ def _config(
             f"{list(adapter.saved_modules)} ends, or contains, the name of an adapted module; "
             "leave that module out of the targets"
         )
-    bases = [bare_at(model, place) for place in ranks]
-    linear = [module for module in bases if not isinstance(module, nn.Embedding)]
+    linear = [is_conv1d(bare_at(model, place)) for place in ranks if not layers[place].is_embedding]
     scales = {place: layers[place].adapter(name).scale for place in ranks}
     own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
@@ -193,7 +191,7 @@ def _config(
         "lora_dropout": adapter.config.lora_dropout,
         "target_modules": target_names(ranks, [place for place, _ in bare_modules(model)]),
         # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
-        "fan_in_fan_out": bool(linear) and all(is_conv1d(module) for module in linear),
+        "fan_in_fan_out": bool(linear) and all(linear),
         "bias": "none",
         "modules_to_save": list(heads) or None,
     }, heads

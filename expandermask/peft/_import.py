@@ -215,12 +215,6 @@ def _plain_lora(text: bytes) -> dict[str, Any]:
         if config[name]:
             hint = _HINTS.get(name, "this is no plain LoRA; convert it with PEFT first")
             raise FileFormatError(f"{CONFIG_NAME} has {name}={config[name]!r:.80}: {hint}")
-    _require_numbers(config)
-    return config
-
-
-def _require_numbers(config: dict[str, Any]) -> None:
-    """The fields that are computed with are numbers of the right kind."""
     patterns = config.get("rank_pattern") or {}
     ranks = [config.get("r"), *(patterns.values() if type(patterns) is dict else [None])]
     if not all(type(r) is int and r >= 1 for r in ranks):
@@ -234,6 +228,7 @@ def _require_numbers(config: dict[str, Any]) -> None:
             f"{CONFIG_NAME}: lora_alpha and alpha_pattern must be positive numbers of at most "
             f"{_LARGEST:g}: {alphas!r:.80}"
         )
+    return config
 
 
 def _shared_fields(config: dict[str, Any]) -> AdapterConfig:
