@@ -1,4 +1,4 @@
-"""The header of a safetensors file, checked in full before any of its data are looked at.
+"""The header of a safetensors file: written, or checked in full before any data are looked at.
 
 The format (https://huggingface.co/docs/safetensors, "Format"): 8 bytes with the header's length, a
 JSON header {name: {dtype, shape, data_offsets}}, then the raw little-endian data, which the tensors
@@ -8,6 +8,9 @@ the header must say exactly what is expected.
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from expandermask.errors import FileFormatError
@@ -30,13 +33,23 @@ _ITEM_SIZES = {
 }
 """Bytes of one value. The format gains dtypes; of one not listed here the size is not checked."""
 
+_COUNTABLE = 2**63 - 1
+"""The largest size that the readers of tensors, numpy and torch, can count with."""
+
+
+TensorShape = tuple[int, ...]
+
+_ALIGNMENT = 8
+_ROOM = 2**20
+_MARKS = 2**16
+
 
 class Entry(NamedTuple):
     """One tensor as the header describes it."""
 
     dtype: str
     """The format's name of the type, such as "F32"."""
-    shape: tuple[int, ...]
+    shape: TensorShape
     first: int
     """Where its bytes start, counted from the end of the header."""
     last: int
@@ -116,6 +129,54 @@ def parse_whole_header(text: bytes, room: int, what: str) -> Header:
     return _header(_json_object(text, f"{what} is not a safetensors file"), room, what)
 
 
+def require_bounded(text: bytes, size: int, what: str) -> None:
+    """Refuse a header whose values would take more memory than the file is large.
+
+    A mark is what separates two values of JSON, and a value takes some 100 bytes in memory. In text
+    that is not ASCII each character may take four.
+    """
+    if not text.isascii():
+        raise FileFormatError(f"{what}: its header is not ASCII (save_adapter escapes the rest)")
+    if len(text) > _ROOM + size // 2:
+        raise FileFormatError(f"{what}: a header of {len(text)} bytes in a file of {size}")
+    marks = sum(map(text.count, (b",", b"[", b"{", b":")))
+    if marks > _MARKS + size // 256:
+        raise FileFormatError(f"{what}: a header of some {marks} values in a file of {size} bytes")
+
+
+def header_bytes(
+    tensors: Mapping[str, tuple[str, TensorShape]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The start of a safetensors file, up to the first tensor: its length, and the header.
+
+    ``tensors`` has the dtype, by its name in the format, and the shape of each.
+    """
+    header: dict[str, Any] = {} if metadata is None else {METADATA: metadata}
+    end = 0
+    for name in in_order(tensors):
+        dtype, shape = tensors[name]
+        start = end
+        end += _ITEM_SIZES[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def float32_file_size(
+    shapes: Mapping[str, TensorShape], metadata: Mapping[str, str] | None = None
+) -> int:
+    """Bytes of the safetensors file that holds float32 tensors of these shapes."""
+    values = sum(math.prod(shape) for shape in shapes.values())
+    entries = {name: ("F32", shape) for name, shape in shapes.items()}
+    return len(header_bytes(entries, metadata)) + _ITEM_SIZES["F32"] * values
+
+
+def in_order(tensors: Mapping[str, tuple[str, TensorShape]]) -> list[str]:
+    """The names, larger dtypes first: so each starts at a multiple of its size."""
+    return sorted(tensors, key=lambda name: (-_ITEM_SIZES[tensors[name][0]], name))
+
+
 def _header(found: dict[str, Any], room: int, what: str) -> Header:
     metadata = found.pop(METADATA, {})
     _check_metadata(metadata, what)
@@ -164,14 +225,17 @@ def _entry(found: object, room: int, what: str) -> Entry:
 
 
 def _holds(shape: list[int], size: int, taken: int) -> bool:
-    """Whether values of ``size`` bytes in this shape take as many bytes as ``taken``."""
-    if 0 in shape:
-        return taken == 0
+    """Whether values of ``size`` bytes in this shape take as many bytes as ``taken``.
+
+    An empty tensor may have large sizes beside its zero, but none that a reader cannot count with.
+    """
+    empty = 0 in shape
+    limit = _COUNTABLE if empty else taken
     for n in shape:
-        size *= n
-        if size > taken:  # so that a long shape makes no long number
+        size *= n or 1
+        if size > limit:  # so that a long shape makes no long number
             return False
-    return size == taken
+    return taken == (0 if empty else size)
 
 
 def _check_places(entries: dict[str, Entry], room: int, what: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -159,7 +159,7 @@ def _check_names(name: str, value: Names, *, minimum: int = 0, pattern: bool = T
     """Module names as a tuple, or, if ``pattern`` allows it, one regular expression."""
     if isinstance(value, str) and pattern:
         return value
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise InvalidInputError(f"{name} must be a list or tuple of module names, got {value!r}")
     names = tuple(value)
     if not all(isinstance(item, str) and item for item in names):

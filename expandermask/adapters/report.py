@@ -15,11 +15,11 @@ from torch import nn
 from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.stored import value_shapes
-from expandermask.adapters.files.tensors import TensorShape, float32_file_size
 from expandermask.adapters.layers.factors import index_of
 from expandermask.masks.adapter_file import adapter_metadata
 from expandermask.masks.peft_file import PEFT_METADATA, export_metadata, factor_shapes, peft_name
 from expandermask.masks.plan import MaskPlan
+from expandermask.safetensors_header import TensorShape, float32_file_size
 
 VALUE_BYTES = 4
 ADAMW_MOMENTS = 2

@@ -177,8 +177,7 @@ def _config(
             f"{list(adapter.saved_modules)} ends, or contains, the name of an adapted module; "
             "leave that module out of the targets"
         )
-    bases = [bare_at(model, place) for place in ranks]
-    linear = [module for module in bases if not isinstance(module, nn.Embedding)]
+    linear = [is_conv1d(bare_at(model, place)) for place in ranks if not layers[place].is_embedding]
     scales = {place: layers[place].adapter(name).scale for place in ranks}
     own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
@@ -192,7 +191,7 @@ def _config(
         "lora_dropout": adapter.config.lora_dropout,
         "target_modules": target_names(ranks, [place for place, _ in bare_modules(model)]),
         # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
-        "fan_in_fan_out": bool(linear) and all(is_conv1d(module) for module in linear),
+        "fan_in_fan_out": bool(linear) and all(linear),
         "bias": "none",
         "modules_to_save": list(heads) or None,
     }, heads

@@ -31,6 +31,7 @@ REFUSED = [
     ({"target_modules": ["query", 3]}, "target_modules must hold non-empty strings"),
     ({"target_modules": 7}, "target_modules must be a list"),
     ({"modules_to_save": "classifier"}, "modules_to_save must be a list"),
+    ({"modules_to_save": {"classifier": 1}}, "modules_to_save must be a list"),
     ({"modules_to_save": [""]}, "modules_to_save must hold non-empty strings"),
 ]
 

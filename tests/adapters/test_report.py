@@ -30,10 +30,10 @@ from expandermask.adapters import (
     save_adapter,
 )
 from expandermask.adapters.attachment import masked_layers
-from expandermask.adapters.files.tensors import float32_file_size
 from expandermask.allocation import prune
 from expandermask.errors import AdapterError
 from expandermask.masks.peft_file import PEFT_METADATA
+from expandermask.safetensors_header import float32_file_size
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
 from tests.peft.cases import CASES
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from expandermask.adapters import MaskedAdapter, load_adapter, save_adapter
+from expandermask.adapters import MaskedAdapter, attach, load_adapter, save_adapter
 from expandermask.errors import AdapterError
+from expandermask.masks import MaskPlan
 from tests.adapters.models import attached, layers, mlp, same, state
 
 
@@ -106,3 +108,13 @@ def test_a_gate_the_file_does_not_have_or_has_otherwise(tmp_path: Path) -> None:
         with pytest.raises(AdapterError, match=words):
             load_adapter(target, tmp_path / name)
         assert same(state(target), before)
+
+
+def test_the_gate_of_an_adapter_of_rank_one_comes_back(tmp_path: Path) -> None:
+    model, fresh = (nn.Sequential(nn.Linear(6, 4)) for _ in range(2))
+    attach(model, MaskPlan.from_masks({"0": (np.ones((6, 1)), np.ones((4, 1)))}, rng=0))
+    gate = nn.Parameter(torch.full((1,), 0.5))
+    model[0].adapter("default").set_rank_gate(gate)
+    save_adapter(model, tmp_path)
+    load_adapter(fresh, tmp_path)
+    assert torch.equal(fresh[0].adapter("default").rank_gate, gate)

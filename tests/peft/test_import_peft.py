@@ -350,6 +350,11 @@ TENSORS: list[tuple[Callable[[dict[str, torch.Tensor]], Any], type, str]] = [
     (lambda t: t.clear(), FileFormatError, "holds no lora_A"),
     (lambda t: t.update({"x": torch.ones(1)}), FileFormatError, "not named as PEFT names"),
     (lambda t: t.update({A: t[A].long()}), FileFormatError, "floating-point"),
+    (
+        lambda t: t.update({A: t[A].to(torch.float8_e4m3fn), B: t[B].to(torch.float8_e4m3fn)}),
+        FileFormatError,
+        "16 bits or more",
+    ),
     (lambda t: t.update({A: t[A].double()}), AdapterError, "would be rounded to torch.float32"),
     (lambda t: t.update({A: t[A][:, :63].clone()}), AdapterError, r"\(32, 63\) weight"),
     (lambda t: t.update({B: t[B][:, :4].clone()}), FileFormatError, r"lora_B \[32, 4\]"),

@@ -234,3 +234,15 @@ def test_a_folder_says_which_import_loads_it(tmp_path: Path) -> None:
         "torch.nn.Linear(32, 64, bias=False))\n"
     )
     subprocess.run([sys.executable, "-c", base + code], check=True)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_an_adapted_embedding_that_peft_holds_is_exported_as_one(
+    compact: bool, tmp_path: Path
+) -> None:
+    config = XoraConfig(r=4, target_modules=["word_embeddings", "query"], mask_seed=0)
+    tuned = peft.get_peft_model(bert(), config).eval()
+    randomise(tuned)
+    export_peft(tuned, tmp_path, compact=compact)
+    stock = peft.PeftModel.from_pretrained(bert(), str(tmp_path)).eval()
+    torch.testing.assert_close(logits(stock), logits(tuned), rtol=1e-5, atol=1e-5)

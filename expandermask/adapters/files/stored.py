@@ -26,7 +26,6 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.tensors import (
     DTYPES,
     TensorFile,
-    TensorShape,
     digest,
     open_tensors,
 )
@@ -44,7 +43,7 @@ from expandermask.masks.adapter_file import (
 from expandermask.masks.declared import DeclaredMask
 from expandermask.masks.peft_file import CONFIG_NAME
 from expandermask.masks.plan import MaskPlan
-from expandermask.safetensors_header import Entry
+from expandermask.safetensors_header import Entry, TensorShape
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 """Dtypes of values and gates: a model that was converted as a whole has half-precision ones."""
@@ -120,10 +119,11 @@ def value_shapes(plan: MaskPlan) -> dict[str, TensorShape]:
 
     Masks that are not regular have those of `value_shape`.
     """
-    shapes: dict[str, TensorShape] = {}
-    for place, pair in plan.items():
-        shapes |= {f"{place}.A": value_shape(pair.a), f"{place}.B": value_shape(pair.b)}
-    return shapes
+    return {
+        f"{place}.{side}": value_shape(mask)
+        for place, pair in plan.items()
+        for side, mask in (("A", pair.a), ("B", pair.b))
+    }
 
 
 def _check_tensors(

@@ -7,11 +7,9 @@ is aligned. Reading is in two steps: the header, then the data.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -21,15 +19,15 @@ from expandermask.errors import AdapterError, FileFormatError, require_memory
 from expandermask.files import replacing
 from expandermask.safetensors_header import (
     LENGTH_BYTES,
-    METADATA,
     Header,
+    TensorShape,
+    header_bytes,
     header_text,
+    in_order,
     parse_whole_header,
+    require_bounded,
 )
 
-TensorShape = tuple[int, ...]
-
-_ALIGNMENT = 8
 DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
@@ -38,8 +36,6 @@ DTYPES = {
 }
 """The dtypes that are read and written, by their names in the format."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_ROOM = 2**20
-_MARKS = 2**16
 
 
 def described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, TensorShape]]:
@@ -80,36 +76,8 @@ def write_tensors(
     entries = described(flat)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         stream.write(header_bytes(entries, metadata))
-        for name in _in_order(entries):
+        for name in in_order(entries):
             stream.write(_raw_bytes(flat[name]))
-
-
-def header_bytes(
-    tensors: Mapping[str, tuple[str, TensorShape]], metadata: Mapping[str, str] | None = None
-) -> bytes:
-    """The start of a safetensors file, up to the first tensor: its length, and the header.
-
-    ``tensors`` has the dtype, by its name in the format, and the shape of each.
-    """
-    header: dict[str, Any] = {} if metadata is None else {METADATA: metadata}
-    end = 0
-    for name in _in_order(tensors):
-        dtype, shape = tensors[name]
-        start = end
-        end += DTYPES[dtype].itemsize * math.prod(shape)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % _ALIGNMENT)
-    return len(text).to_bytes(LENGTH_BYTES, "little") + text
-
-
-def float32_file_size(
-    shapes: Mapping[str, TensorShape], metadata: Mapping[str, str] | None = None
-) -> int:
-    """Bytes of the safetensors file that holds float32 tensors of these shapes."""
-    values = sum(math.prod(shape) for shape in shapes.values())
-    entries = {name: ("F32", shape) for name, shape in shapes.items()}
-    return len(header_bytes(entries, metadata)) + DTYPES["F32"].itemsize * values
 
 
 class TensorFile(NamedTuple):
@@ -169,7 +137,7 @@ def open_tensors(stream: BinaryIO, size: int, what: str, *, bounded: bool = Fals
     """
     text = header_text(stream, size, what)
     if bounded:
-        _require_bounded(text, size, what)
+        require_bounded(text, size, what)
     room = size - LENGTH_BYTES - len(text)
     header = parse_whole_header(text, room, what)
     for name, entry in header.entries.items():
@@ -180,26 +148,6 @@ def open_tensors(stream: BinaryIO, size: int, what: str, *, bounded: bool = Fals
     return TensorFile(header, what, stream, room)
 
 
-def _require_bounded(text: bytes, size: int, what: str) -> None:
-    """Refuse a header whose values would take more memory than the file is large.
-
-    A mark is what separates two values of JSON, and a value takes some 100 bytes in memory. In text
-    that is not ASCII each character may take four.
-    """
-    if not text.isascii():
-        raise FileFormatError(f"{what}: its header is not ASCII (save_adapter escapes the rest)")
-    if len(text) > _ROOM + size // 2:
-        raise FileFormatError(f"{what}: a header of {len(text)} bytes in a file of {size}")
-    marks = sum(map(text.count, (b",", b"[", b"{", b":")))
-    if marks > _MARKS + size // 256:
-        raise FileFormatError(f"{what}: a header of some {marks} values in a file of {size} bytes")
-
-
 def _raw_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a `plain` tensor, without a copy."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _in_order(tensors: Mapping[str, tuple[str, TensorShape]]) -> list[str]:
-    """The names, larger dtypes first: so each starts at a multiple of its size."""
-    return sorted(tensors, key=lambda name: (-DTYPES[tensors[name][0]].itemsize, name))
