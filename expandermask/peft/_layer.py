@@ -230,6 +230,12 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
         self.take_out()
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Take an adapter off, and its plan off the record; PEFT calls this on every layer."""
+        for name in self.having([adapter_name]):
+            cast(XoraAdapter, self.adapter(name)).attached.plans.pop(name, None)
+        super().delete_adapter(adapter_name)
+
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The dense update of one adapter, scale included, laid out as the base weight is."""
         update = self.adapter(adapter).delta()

@@ -104,7 +104,14 @@ class XoraModel(BaseTuner):
         }
         if config.mask_seed is None:
             config.mask_seed = drawn_seed("mask_seed")
-        attached.plans[adapter_name] = config.make_plan(shapes, config.mask_seed)
+        plan = config.make_plan(shapes, config.mask_seed)
+        for place, pair in plan.items():
+            if shapes.get(place) != pair.shape:
+                raise AdapterError(
+                    f"mask_plan has masks for {place!r} of shape {pair.shape}, and the model has "
+                    f"{shapes.get(place, 'no such target')}"
+                )
+        attached.plans[adapter_name] = plan
 
     @property
     def mask_plans(self) -> dict[str, MaskPlan]:
@@ -168,7 +175,6 @@ class XoraModel(BaseTuner):
                 "unmerge_adapter() first"
             )
         super().delete_adapter(adapter_name)
-        del attached.plans[adapter_name]
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Values are float32; without autocasting PEFT promises the base's own dtype."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,3 +247,46 @@ def test_an_adapted_embedding_that_peft_holds_is_exported_as_one(
     export_peft(tuned, tmp_path, compact=compact)
     stock = peft.PeftModel.from_pretrained(bert(), str(tmp_path)).eval()
     torch.testing.assert_close(logits(stock), logits(tuned), rtol=1e-5, atol=1e-5)
+
+
+def test_transformers_own_adapters_are_known_too(tmp_path: Path) -> None:
+    model = bert()
+    model.add_adapter(XoraConfig(r=16, target_modules=["query"], mask_seed=0), "first")
+    model.add_adapter(XoraConfig(r=16, target_modules=["value"], mask_seed=1), "second")
+    assert adapter_names(model) == ("first", "second")
+    save_adapter(model, tmp_path, name="second")
+    model.delete_adapter("first")
+    assert adapter_names(model) == ("second",)
+
+
+def test_masks_in_a_config_that_are_not_the_models_are_refused(tmp_path: Path) -> None:
+    _, tuned = both(left_degree=2)
+    change_masks(tuned, MaskPlan.for_model(mlp(), r=8, left_degree=4, rng=5))
+    tuned.save_pretrained(str(tmp_path))
+    other = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 32))
+    with pytest.raises(AdapterError, match=r"mask_plan has masks for '2' of shape \(64, 32\)"):
+        peft.PeftModel.from_pretrained(other, str(tmp_path))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_training_a_merged_adapter_is_told(which: int) -> None:
+    model = both()[which]
+    merge(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.eval()(X)
+        with torch.no_grad():
+            model.train()(X)
+    with pytest.warns(UserWarning, match="are merged, so this forward pass"):
+        model(X)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_base_weight_is_not_loaded_under_a_merged_update(which: int) -> None:
+    model = both()[which]
+    state = model.state_dict()
+    merge(model)
+    with pytest.raises(AdapterError, match="call unmerge"):
+        model.load_state_dict(state)
+    unmerge(model)
+    model.load_state_dict(state)

@@ -7,6 +7,7 @@ the same way, and everything that works on adapters works on both.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -78,8 +79,20 @@ class AdaptedLayer(nn.Module):
     def running(self) -> list[MaskedAdapter]:
         """The adapters whose update is added to the base's output: active, and none is merged."""
         if self.merges:
+            self._warn_of_training()
             return []
         return [self.adapter(name) for name in self.having(self.active)]
+
+    def _warn_of_training(self) -> None:
+        """Say that merged adapters learn nothing, where they seem to be trained."""
+        if torch.compiler.is_compiling() or not self.training or not torch.is_grad_enabled():
+            return
+        if any(p.requires_grad for name in self.merged for p in self.adapter(name).parameters()):
+            warnings.warn(
+                f"the adapters {list(self.merged)} are merged, so this forward pass in training "
+                "mode gives them no gradients; call unmerge first to train them",
+                stacklevel=2,
+            )
 
     @property
     def merged(self) -> tuple[str, ...]:
@@ -177,6 +190,20 @@ class AdaptedLayer(nn.Module):
                 merge.quantized._apply(fn, recurse)
         return self
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
+    ) -> None:
+        """Refuse a base weight while updates are merged into the one there is.
+
+        They would be gone, and `unmerge` would then put foreign entries back.
+        """
+        if self.merges and f"{prefix}{self.base_name}.weight" in state_dict:
+            raise AdapterError(
+                f"adapters {list(self.merged)} are merged into {prefix.rstrip('.')!r}, whose base "
+                "weight the state dict would replace; call unmerge(model) first"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *rest, **options)
+
     @property
     def is_embedding(self) -> bool:
         """Whether the base looks its inputs up by number."""
@@ -211,20 +238,12 @@ class MaskedLayer(AdaptedLayer):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
     ) -> None:
-        """Take the base's tensors by either name, unless updates are merged into them.
-
-        These would be gone, and `unmerge` would then put foreign entries back.
-        """
+        """Take the base's tensors by either name."""
         own = [key for key in state_dict if key.startswith(prefix)]
         for key in own:
             name = key.removeprefix(prefix)
             if name.partition(".")[0] not in self._modules:
                 state_dict[f"{prefix}base.{name}"] = state_dict.pop(key)
-        if self.merges and f"{prefix}base.weight" in state_dict:
-            raise AdapterError(
-                f"adapters {list(self.merged)} are merged into {prefix.rstrip('.')!r}, whose base "
-                "weight the state dict would replace; call unmerge(model) first"
-            )
         super()._load_from_state_dict(state_dict, prefix, *rest, **options)
 
     def extra_repr(self) -> str:
