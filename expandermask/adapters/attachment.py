@@ -57,6 +57,8 @@ class Attachment(ABC):
         self.model = model
         self.plans: dict[str, MaskPlan] = {}
         self.layers: dict[str, AdaptedLayer] = {}
+        self.originals: dict[str, nn.Module] = {}
+        """The model's own modules in the places where some adapter of `attach` has a copy."""
         self.marks: dict[str, Any] = {}
         """What the model said of its quantization before a merge; see `quantization_marks`."""
         self.looking: list[RemovableHandle] = []
@@ -129,8 +131,6 @@ class OwnAttachment(Attachment):
         self.configs: dict[str, AdapterConfig] = {}
         self.copies: dict[str, dict[str, nn.Module]] = {}
         """Each adapter's copies of its modules to save, by place."""
-        self.originals: dict[str, nn.Module] = {}
-        """The model's own modules in the places where some adapter has a copy."""
         self.requires_grad = {key: p.requires_grad for key, p in placed_parameters(model)}
         """The flag every parameter had, by its name before attaching."""
         self.packing = packing
@@ -255,16 +255,18 @@ def swap_module(model: nn.Module, place: str, module: nn.Module) -> None:
     """Put a module that was out of the model in a place.
 
     It follows the one there to where that has gone meanwhile: its device and dtype, and whether it
-    is training.
+    is training. A head that was loaded with ``dtype="file"`` is meant to differ in dtype.
     """
     present = module_at(model, place)
     if module is present:
         return
     module.train(present.training)
+    differs = any(hasattr(one, "keeps_dtype") for one in (module, present))
     theirs = dict(chain(present.named_parameters(), present.named_buffers()))
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         if name in theirs:
-            tensor.data = tensor.data.to(theirs[name].device, theirs[name].dtype)
+            dtype = tensor.dtype if differs else theirs[name].dtype
+            tensor.data = tensor.data.to(theirs[name].device, dtype)
     put_module(model, place, module)
 
 

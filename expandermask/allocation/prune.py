@@ -22,8 +22,9 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     """Multiply the gates of an adapter into B, and drop every term whose gate is 0.
 
     The update of the weights stays what it is, to rounding. Modules of which nothing is left are no
-    longer adapted. `save_adapter` and `export_peft` then write ranks that differ from module to
-    module; masks that lost no rank stay as they are, certified if they were.
+    longer adapted. `save_adapter` then writes ranks that differ from module to module, and
+    `export_peft` one rank for all, or with ``compact=True`` each module's own. Masks that lost no
+    rank stay as they are, certified if they were.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Masks out of files and folders, for `inspect_mask`: what is there, and nothing executed.
 
-A folder may hold an adapter of this library, a PEFT adapter, or a transformers checkpoint, whole or
-in shards. Weights are read from safetensors only: a ``.bin`` or ``.pt`` file is a pickle, and to
-read one is to run what is in it.
+A folder may hold an adapter of this library, a PEFT adapter (LoRA's matrices, or values whose masks
+a `XoraConfig` describes), or a transformers checkpoint, whole or in shards. Weights are read from
+safetensors only: a ``.bin`` or ``.pt`` file is a pickle, and to read one is to run what is in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from expandermask.files import parse_json, read_bytes, reading
 from expandermask.inspection.array_files import open_array, open_arrays
 from expandermask.inspection.supports import StoredTensor
 from expandermask.inspection.tensor_files import open_header, read_header, stored_tensors
+from expandermask.inspection.xora_folder import is_xora, xora_plan
 from expandermask.masks.adapter_file import WEIGHTS_NAME, is_adapter, read_document
 from expandermask.masks.declared import FORMAT as PLAN
 from expandermask.masks.files import FORMAT as MASK
@@ -103,6 +104,8 @@ def _open_tensors(path: Path, *, within: Path | None = None) -> Mapping[str, Any
     header, start = open_header(path, within=within)
     if is_adapter(header):
         return read_document(header, repr(os.fspath(path))).build_plan()
+    if is_xora(header):
+        return xora_plan(path, header, start)
     return stored_tensors(path, header, start)
 
 

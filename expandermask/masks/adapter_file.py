@@ -26,9 +26,6 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 """The file of an adapter in its folder; PEFT's has the same name."""
 KEY = "expandermask"
 """The name of the document among the metadata, which no other program writes."""
-PEFT_METADATA = {"format": "pt"}
-"""The metadata of the files that PEFT itself writes."""
-
 DtypeAndShape = tuple[str, tuple[int, ...]]
 
 
@@ -60,12 +57,6 @@ def adapter_metadata(
     body: dict[str, Any] = {"config": config, "plan": plan, "sha256": sha256}
     body["seal"] = _seal(body, tensors)
     return {"format": "pt", KEY: write_document(FORMAT, FORMAT_VERSION, body, compact=True)}
-
-
-def peft_name(module: str, side: str, embedding: bool = False) -> str:
-    """The name PEFT's checkpoints give factor ``side``, "A" or "B", of a module."""
-    leaf = f"lora_embedding_{side}" if embedding else f"lora_{side}.weight"
-    return f"base_model.model.{module}.{leaf}"
 
 
 def is_adapter(header: Header) -> bool:

@@ -134,6 +134,44 @@ def target_shape(model: nn.Module, place: str) -> Shape:
     return shape
 
 
+def target_names(targets: Collection[str], names: Collection[str]) -> list[str] | str:
+    """The shortest ``target_modules`` that PEFT matches with ``targets`` and no other module.
+
+    PEFT's list matches a name that equals an item or ends in ``.item``. So each target gets the
+    shortest ending that no other module has, without the number of a layer, or else its full name.
+    Where a full name is itself the end of another module's name, the answer is a regular
+    expression.
+
+    Parameters
+    ----------
+    targets, names : collection of str
+        The modules that are meant, and all modules of the model.
+
+    Examples
+    --------
+    >>> target_names(["0.q", "0.v", "1.q", "1.v"], ["0.q", "0.v", "0.k", "1.q", "1.v", "1.k"])
+    ['q', 'v']
+    >>> target_names(["0.q", "0.v", "1.q"], ["0.q", "0.v", "1.q", "1.v"])
+    ['q', '0.v']
+    >>> target_names(["fc"], ["fc", "inner.fc"])
+    'fc'
+    """
+    others = {ending for name in names if name not in targets for ending in _endings(name)}
+    if any(name in others for name in targets):
+        return "|".join(re.escape(name) for name in targets)
+    chosen: dict[str, None] = {}
+    for name in targets:
+        short = (ending for ending in _endings(name) if layer_number(ending) is None)
+        chosen[next((ending for ending in short if ending not in others), name)] = None
+    return list(chosen)
+
+
+def _endings(name: str) -> list[str]:
+    """Every end of a dotted name that starts with a whole part, the shortest first."""
+    parts = name.split(".")
+    return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+
+
 def adaptable_shapes(model: nn.Module) -> dict[str, Shape]:
     """(d, k) of every linear module, transformers `Conv1D` and embedding, by module name.
 

@@ -10,6 +10,7 @@ from torch import nn
 from expandermask.adapters.attachment import Attachment
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.layers.factors import index_of
+from expandermask.inspection.xora_folder import seed_in
 from expandermask.masks.places import placed_modules
 from expandermask.masks.plan import MaskPlan
 from expandermask.peft._config import XoraConfig
@@ -63,13 +64,14 @@ class PeftAttachment(Attachment):
         """Take an adapter off one module; PEFT's layer stays around it."""
         del self.layers[place].adapters[name]
 
-    def reseed(self, name: str, seed: int, place: str, mark: bytes) -> None:
-        """Give an adapter the masks that another seed makes, if ``mark`` is theirs at ``place``."""
+    def reseed(self, name: str, place: str, mark: bytes) -> None:
+        """Give an adapter the masks of the seed in a mark, if ``mark`` is theirs at ``place``."""
         config = self.xora_config(name)
         if config.mask_plan is not None:
             return
         shapes = {place: pair.shape for place, pair in self.plans[name].items()}
         before = self.plans[name]
+        seed = seed_in(mark)
         self.plans[name] = config.make_plan(shapes, seed)
         if not cast(XoraAdapter, self.layers[place].adapter(name)).has_masks_of(mark):
             self.plans[name] = before

@@ -3,56 +3,106 @@
 Written are the two files PEFT reads, by its own names and with nothing it does not know, so that
 ``PeftModel.from_pretrained(base, folder)`` needs none of this library. The plan and the config go
 into the metadata of the tensor file, where PEFT does not look and `import_peft` does.
+
+Programs that read such folders disagree about the scale: some take lora_alpha / r of the config,
+some lora_alpha / rank of the tensor, and not all know the patterns. The default form leaves them
+nothing to disagree about: one rank, and a factor of 1.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from expandermask.adapters.attachment import (
     NamedAdapter,
     attachment,
     masked_layers,
-    saved_tensors,
+    saved_in,
 )
-from expandermask.adapters.files.folder import CONFIG_NAME, require_folder
+from expandermask.adapters.files.folder import require_folder
 from expandermask.adapters.files.tensors import write_tensors
-from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLinear
+from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.layers.masked import MaskedEmbedding
 from expandermask.adapters.training.distributed import on_writer, whole
+from expandermask.errors import AdapterError
 from expandermask.files import write_text
-from expandermask.masks.adapter_file import PEFT_METADATA, WEIGHTS_NAME, peft_name
-from expandermask.masks.plan import MaskPair
+from expandermask.masks.adapter_file import WEIGHTS_NAME
+from expandermask.masks.peft_file import (
+    CONFIG_NAME,
+    export_metadata,
+    peft_name,
+    scale_fields,
+    written_ranks,
+)
+from expandermask.masks.places import bare_at, bare_modules, unwrapped
+from expandermask.masks.targets import is_conv1d, target_names
 
-PLAN_KEY, CONFIG_KEY = "expandermask_plan", "expandermask_config"
+_HEADS = ("classifier", "score")
+_TASKS = {
+    "CAUSAL_LM": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", ()),
+    "SEQ_2_SEQ_LM": ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", ()),
+    "SEQ_CLS": ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", _HEADS),
+    "TOKEN_CLS": ("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES", _HEADS),
+    "QUESTION_ANS": ("MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES", ("qa_outputs",)),
+    "FEATURE_EXTRACTION": ("MODEL_MAPPING_NAMES", ()),
+}
+"""PEFT's task types: the table of transformers with the models that AutoPeftModelFor... loads for
+it, and the modules to save that PEFT adds to every adapter of this type."""
+_INPUTS = ("input_ids", "attention_mask", "inputs_embeds")
+_OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
+"""What PEFT's classes for tasks hand to every model."""
 
 
 def export_peft(
-    model: nn.Module, folder: str | os.PathLike[str], *, name: str | None = None
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    compact: bool = False,
 ) -> None:
     """Write the adapter on ``model`` as a dense LoRA folder that stock PEFT loads.
 
-    ``lora_A`` (r, k) and ``lora_B`` (d, r) hold zeros off the masks; PEFT's factor lora_alpha / r
-    is made to equal this adapter's scale. The target modules are written as one regular expression
-    of full names, so exactly the same modules are adapted. Ranks whose masks are empty, as
-    `expandermask.allocation.prune` leaves them, are not written: where modules then differ, their
-    ranks are in ``rank_pattern`` and their scales in ``alpha_pattern``. Training on in PEFT fills
-    the zeros; until then `import_peft` gives the masked adapter back. Under torch.distributed all
-    ranks have to call it, and rank 0 writes.
+    ``lora_A`` (r, k) and ``lora_B`` (d, r) hold zeros off the masks. All modules have one rank r,
+    the largest that a module uses; smaller ones are padded with zeros, and modules without any rank
+    are left out. The scale is multiplied into B, and ``lora_alpha`` is r, so every program that
+    reads the folder computes the same update, and `peft.utils.hotswap` can exchange two of them.
+
+    ``target_modules`` is a list of name endings. They match exactly the adapted modules of this
+    model. A model of transformers gets the ``task_type`` or the ``auto_mapping`` with which
+    ``AutoPeftModelFor...`` loads the folder. PEFT trains and saves the head of a classifier with
+    every adapter, so the file holds the head also where the adapter does not train it.
+
+    Training on in PEFT fills the zeros; until then `import_peft` gives the masked adapter back.
+    Under torch.distributed all ranks have to call it, and rank 0 writes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With adapters attached.
+    folder : path
+        Made if it is not there.
+    name : str, optional
+        Which adapter, if several are active.
+    compact : bool
+        Write each module with its own rank and scale, as ``rank_pattern`` and ``alpha_pattern``.
+        The file is smaller where ranks differ, `import_peft` gives B back bit for bit, and only
+        programs that know the two patterns read it correctly: PEFT does, most servers do not.
+        `parameter_report` has the size of both forms.
 
     Raises
     ------
     AdapterError
-        No adapters are attached, or ``folder`` holds an adapter of `save_adapter`, whose files
-        have the same names.
+        No adapters are attached, ``folder`` holds an adapter of `save_adapter`, whose files have
+        the same names, or PEFT would mistake a module to save for an adapted one.
 
     Examples
     --------
@@ -64,70 +114,129 @@ def export_peft(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_peft(model, folder)
     ...     config = json.loads((Path(folder) / "adapter_config.json").read_text())
-    >>> config["lora_alpha"] / config["r"]
-    4.0
+    >>> config["lora_alpha"], config["r"], config["target_modules"]
+    (8, 8, ['0'])
     """
-    (name, adapter), target = attachment(model).adapter(name), Path(folder)
+    name, adapter = attachment(model).adapter(name)
+    target = Path(folder)
     require_folder(target, own=False)
-    tensors: dict[str, Tensor] = {}
-    layers = masked_layers(model, name)
-    for place, layer in layers.items():
-        ranks = torch.from_numpy(written_ranks(adapter.plan[place]))
-        a, b = layer.adapter(name).factors()
-        a, b = a[ranks.to(a.device)], b[:, ranks.to(b.device)].contiguous()
-        if isinstance(layer, MaskedEmbedding):
-            tensors |= {peft_name(place, "A", True): a, peft_name(place, "B", True): b}
-        else:
-            tensors |= {peft_name(place, "A"): a, peft_name(place, "B"): b}
-    for key, tensor in saved_tensors(adapter).items():
-        tensors[f"base_model.model.{key}"] = whole(tensor)
-    own = {PLAN_KEY: adapter.plan.to_json(), CONFIG_KEY: json.dumps(adapter.config.to_dict())}
-    # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
-    linear = [layer for layer in layers.values() if isinstance(layer, MaskedLinear)]
-    fan_in_fan_out = bool(linear) and all(layer.is_transposed for layer in linear)
-    scales = {place: layer.adapter(name).scale for place, layer in layers.items()}
-    config = _peft_config(adapter, scales, fan_in_fan_out, getattr(model, "name_or_path", None))
+    config, heads = _config(model, name, adapter, compact)
+    tensors = _factors(model, name, adapter, compact)
+    for place, key, tensor in saved_in(heads):
+        tensors[f"base_model.model.{place}.{key}"] = whole(tensor)
+    metadata = export_metadata(adapter.plan, adapter.config.to_dict())
 
     def write() -> None:
-        write_tensors(target / WEIGHTS_NAME, tensors, metadata=PEFT_METADATA | own)
+        write_tensors(target / WEIGHTS_NAME, tensors, metadata=metadata)
         write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
 
     on_writer(write)
 
 
-def written_ranks(pair: MaskPair) -> NDArray[np.int64]:
-    """The ranks of a module that a file has: those in use, or the first if none is."""
-    return pair.used_ranks if len(pair.used_ranks) else np.zeros(1, dtype=np.int64)
+def _factors(
+    model: nn.Module, name: str, adapter: NamedAdapter, compact: bool
+) -> dict[str, Tensor]:
+    """A and B of every module, by the names of the file."""
+    tensors: dict[str, Tensor] = {}
+    layers = masked_layers(model, name)
+    ranks = written_ranks(adapter.plan)
+    largest = max(len(kept) for kept in ranks.values())
+    for place, kept in ranks.items():
+        own, table = layers[place].adapter(name), isinstance(layers[place], MaskedEmbedding)
+        a, b = own.factors() if compact else _scaled_factors(own)
+        missing = 0 if compact else largest - len(kept)
+        index = torch.from_numpy(kept).to(a.device)
+        tensors[peft_name(place, "A", table)] = pad(a[index], (0, 0, 0, missing))
+        tensors[peft_name(place, "B", table)] = pad(b[:, index], (0, missing)).contiguous()
+    return tensors
 
 
-def _peft_config(
-    adapter: NamedAdapter, scales: dict[str, float], fan_in_fan_out: bool, base: str | None
-) -> dict[str, Any]:
-    config = adapter.config
-    ranks = {place: len(written_ranks(pair)) for place, pair in adapter.plan.items()}
-    alphas = {place: scale * ranks[place] for place, scale in scales.items()}
-    r, alpha = _commonest(ranks), _commonest(alphas)
+def _scaled_factors(adapter: MaskedAdapter) -> tuple[Tensor, Tensor]:
+    """A and B with gates and scale in B, which is rounded to the values' dtype only then."""
+    dtype = adapter.values_b.dtype
+    a, b = adapter.factors(torch.promote_types(dtype, torch.float32))
+    return a.to(dtype), (b * adapter.scale).to(dtype)
+
+
+# -- the config ------------------------------------------------------------------------------------
+
+
+def _config(
+    model: nn.Module, name: str, adapter: NamedAdapter, compact: bool
+) -> tuple[dict[str, Any], dict[str, nn.Module]]:
+    """The fields of adapter_config.json, and the modules that PEFT expects in the file with it."""
+    base = unwrapped(model)
+    layers = masked_layers(model, name)
+    ranks = {place: len(kept) for place, kept in written_ranks(adapter.plan).items()}
+    task, added = _task(base)
+    heads = _saved_by_peft(model, adapter, added)
+    if heads is None:  # PEFT would take an adapted module for the head of this task
+        task, added = None, ()
+        heads = _saved_by_peft(model, adapter, ())
+    if heads is None:
+        raise AdapterError(
+            f"PEFT finds modules to save by the end of their names, and one of "
+            f"{list(adapter.saved_modules)} ends, or contains, the name of an adapted module; "
+            "leave that module out of the targets"
+        )
+    bases = [bare_at(model, place) for place in ranks]
+    linear = [module for module in bases if not isinstance(module, nn.Embedding)]
+    scales = {place: layers[place].adapter(name).scale for place in ranks}
+    own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
         "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": base or None,
+        "task_type": task,
+        "auto_mapping": None if task else own_class,
+        "base_model_name_or_path": getattr(base, "name_or_path", None) or None,
         "inference_mode": True,
-        "r": r,
-        "lora_alpha": alpha,
-        "rank_pattern": _pattern(ranks, r),
-        "alpha_pattern": _pattern(alphas, alpha),
-        "lora_dropout": config.lora_dropout,
-        "target_modules": "|".join(re.escape(place) for place in adapter.plan),
-        "fan_in_fan_out": fan_in_fan_out,
+        **scale_fields(ranks, scales if compact else None),
+        "use_rslora": False,
+        "lora_dropout": adapter.config.lora_dropout,
+        "target_modules": target_names(ranks, [place for place, _ in bare_modules(model)]),
+        # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
+        "fan_in_fan_out": bool(linear) and all(is_conv1d(module) for module in linear),
         "bias": "none",
-        "modules_to_save": list(adapter.saved_modules) or None,
-    }
+        "modules_to_save": list(heads) or None,
+    }, heads
 
 
-def _commonest(values: dict[str, Any]) -> Any:
-    return max(dict.fromkeys(values.values()), key=list(values.values()).count)
+def _task(base: nn.Module) -> tuple[str | None, tuple[str, ...]]:
+    """PEFT's task type for the class of a model, and the modules to save that it stands for.
+
+    Only where AutoPeftModelFor... makes this very class, and the class takes what PEFT's class for
+    the task hands to it.
+    """
+    if not type(base).__module__.startswith("transformers."):
+        return None, ()
+    signature = inspect.signature(type(base).forward)
+    try:
+        signature.bind(base, **dict.fromkeys((*_INPUTS, *_OPTIONS)))
+    except TypeError:
+        return None, ()
+    tables = import_module("transformers.models.auto.modeling_auto")
+    model_type = getattr(getattr(base, "config", None), "model_type", None)
+    for task, (table, heads) in _TASKS.items():
+        kind = getattr(tables, table).get(model_type)
+        if kind == type(base).__name__ and signature.parameters.keys() >= set(_INPUTS):
+            return task, heads
+    return None, ()
 
 
-def _pattern(values: dict[str, Any], common: Any) -> dict[str, Any]:
-    """PEFT's form of the modules that differ: a regular expression for each."""
-    return {f"^{re.escape(place)}$": v for place, v in values.items() if v != common}
+def _saved_by_peft(
+    model: nn.Module, adapter: NamedAdapter, added: tuple[str, ...]
+) -> dict[str, nn.Module] | None:
+    """Every module that PEFT copies for these modules to save; None if one is, or has, a target.
+
+    PEFT takes all modules whose names end so, "pre_classifier" for "classifier" as well, and stops
+    if one of them is not in the file.
+    """
+    endings = (*adapter.saved_modules, *added)
+    originals = attachment(model).originals
+    found = dict(adapter.heads)
+    for place, module in bare_modules(model, remove_duplicate=False):
+        if place and place.endswith(endings) and place not in found:
+            found[place] = originals.get(place, module)
+    for target in written_ranks(adapter.plan):
+        if any(f"{target}.".startswith(f"{h}.") or h.startswith(f"{target}.") for h in found):
+            return None
+    return found

@@ -17,11 +17,11 @@ from typing import Any
 import regex
 from torch import Tensor
 
-from expandermask.adapters.files.folder import CONFIG_NAME
 from expandermask.adapters.files.tensors import read_tensors
 from expandermask.errors import FileFormatError, require_memory
 from expandermask.files import parse_json, reading
 from expandermask.masks.adapter_file import WEIGHTS_NAME
+from expandermask.masks.peft_file import CONFIG_NAME
 
 Factors = tuple[Tensor, Tensor]
 """Dense A (r, k) and B (d, r)."""
@@ -54,10 +54,10 @@ class PeftFolder:
     """What a folder holds, checked against itself."""
 
     r: int
-    """The largest rank of a module."""
+    """The largest rank of a module, without the trailing ranks that are zero in A and in B."""
     dropout: float
     factors: Mapping[str, Factors]
-    """By the module's name in the base model, each of its own rank."""
+    """By the module's name in the base model, each of its own rank without trailing zeros."""
     scales: Mapping[str, float]
     """The factor on B A x of each module."""
     modules_to_save: tuple[str, ...]
@@ -98,6 +98,12 @@ def _config(text: bytes) -> dict[str, Any]:
         )
     if (bias := config.get("bias", "none")) != "none":
         raise FileFormatError(f"{CONFIG_NAME} has bias={bias!r}; only bias='none' can be imported")
+    if parameters := config.get("target_parameters"):
+        raise FileFormatError(
+            f"{CONFIG_NAME} has target_parameters={parameters!r:.80}: it adapts parameters that "
+            "belong to no linear module, such as the 3-D weights of experts, and only linear "
+            "modules and embeddings can have adapters here; keep using PEFT for this folder"
+        )
     if (init := config.get("init_lora_weights", True)) not in _INITS:
         raise FileFormatError(
             f"{CONFIG_NAME} has init_lora_weights={init!r}, which may change the base's weights; "
@@ -181,7 +187,14 @@ def _sorted(
     if not sides:
         raise FileFormatError(f"{WEIGHTS_NAME} holds no lora_A and lora_B")
     pairs = {n: _pair(n, both, _of_pattern(config, "rank", n)) for n, both in sides.items()}
-    return pairs, others
+    return {name: _trimmed(*pair) for name, pair in pairs.items()}, others
+
+
+def _trimmed(a: Tensor, b: Tensor) -> Factors:
+    """The factors without trailing ranks that are zero in both, as padding is; at least one."""
+    used = (a != 0).any(1) | (b != 0).any(0)  # NaN is not zero, so it counts as used
+    rank = int(used.nonzero().max()) + 1 if used.any() else 1
+    return a[:rank], b[:, :rank]
 
 
 def _pair(name: str, sides: dict[str, Tensor], r: int) -> Factors:

@@ -21,21 +21,24 @@ from expandermask.adapters.attach import attaching, require_free
 from expandermask.adapters.attachment import (
     NamedAdapter,
     attachment,
+    is_attached,
     masked_layers,
+    saved_in,
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.fit import check_fit
+from expandermask.adapters.files.dtypes import keep_dtypes, require_choice, require_dtype
+from expandermask.adapters.fit import check_fit, parameter_owners
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.training.distributed import like
+from expandermask.adapters.training.distributed import like, whole
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
-from expandermask.masks.places import bare_at
+from expandermask.masks.peft_file import CONFIG_KEY, PLAN_KEY
+from expandermask.masks.places import bare_at, bare_modules
 from expandermask.masks.plan import MaskPair, MaskPlan
-from expandermask.peft._export import CONFIG_KEY, PLAN_KEY, written_ranks
 from expandermask.peft._folder import Factors, PeftFolder, read_folder
 
 _SAME_SCALE = 1e-9
@@ -47,6 +50,7 @@ def import_peft(
     *,
     plan: MaskPlan | None = None,
     name: str = "default",
+    dtype: str | None = None,
 ) -> MaskPlan:
     """Put a LoRA that PEFT saved on ``model`` as a masked adapter; returns its plan.
 
@@ -55,6 +59,10 @@ def import_peft(
     off them; or complete ones, r entries in each column of A and row of B, which lose nothing and
     save nothing. An adapter trained under masks but without its plan comes in dense.
 
+    A folder of `export_peft` gives back the adapter's plan and config. A is the same bit for bit;
+    so is B where the scale is a power of two or the export was compact, and otherwise it is the
+    same to one rounding.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -62,11 +70,18 @@ def import_peft(
     folder : path
         With ``adapter_config.json`` and ``adapter_model.safetensors``. Rank-stabilised scaling,
         ``rank_pattern``, ``alpha_pattern``, embeddings and ``modules_to_save`` are understood.
-        Where modules differ in scale, B makes up for it, to rounding.
+        Where modules differ in scale, B makes up for it, to rounding. Trailing ranks that are zero
+        in A and in B are padding and are left out. A weight of the base in the file, such as an
+        embedding that was resized, has to be the model's own; if its values are others, its module
+        becomes one to save.
     plan : MaskPlan, optional
         For exactly the folder's modules and rank.
     name : str
         The adapter's name on the model.
+    dtype : {"file", "model"}, optional
+        Which dtype the modules to save get where the file's is not the model's. With "file" a head
+        in float32 stays so on a bfloat16 model, which then has to run under `torch.autocast`. None
+        refuses such a file.
 
     Raises
     ------
@@ -88,6 +103,7 @@ def import_peft(
     ...     import_peft(fresh, folder)
     MaskPlan(1 modules, r=8, left_degree=2, 192 values)
     """
+    require_choice(dtype)
     stored = read_folder(Path(folder))
     if plan is None:
         plan = _embedded_plan(stored) or _complete_plan(stored)
@@ -96,11 +112,12 @@ def import_peft(
     stored = replace(stored, factors=_at_plans_ranks(stored, plan))
     config = _config(stored, plan)
     require_free(model, name)
-    saved = check_fit(model, plan, config)
-    _require_others(model, stored, NamedAdapter(plan, config, _heads(model, saved)))
+    config = replace(config, modules_to_save=_modules_to_save(model, stored, config, plan, dtype))
+    heads = {place: bare_at(model, place) for place in check_fit(model, plan, config)}
+    _require_heads(stored, NamedAdapter(plan, config, heads), dtype)
     _require_exact(model, stored)
     with attaching(model, plan, config, name):
-        _copy(model, stored, name)
+        _copy(model, stored, name, dtype)
     return plan
 
 
@@ -173,19 +190,22 @@ def _require_plan(plan: MaskPlan, stored: PeftFolder) -> None:
 
 
 def _at_plans_ranks(stored: PeftFolder, plan: MaskPlan) -> dict[str, Factors]:
-    """The factors with as many ranks as the plan has, zero at those that its masks leave empty."""
+    """The factors with as many ranks as the plan has, zero at those that the file has not.
+
+    An export holds the ranks that the masks use, one after another. A file of more ranks than that
+    has each in its own place.
+    """
     found = {}
     for name, (a, b) in stored.factors.items():
-        if len(a) != plan.r:
-            used = torch.from_numpy(written_ranks(plan[name]))
-            if len(used) != len(a):
-                raise AdapterError(
-                    f"the plan has r={plan.r}, of which the masks of {name!r} use {len(used)}, and "
-                    f"the file r={len(a)}"
-                )
+        rank = len(a)
+        if rank > plan.r:
+            raise AdapterError(f"the plan has r={plan.r}, and {name!r} in the file r={rank}")
+        used = plan[name].used_ranks
+        ranks = torch.from_numpy(used[:rank]) if rank <= len(used) else torch.arange(rank)
+        if rank < plan.r:
             require_memory(plan.r * (len(b) + a.shape[1]) * a.element_size(), f"rank {plan.r}")
-            b = b.new_zeros(len(b), plan.r).index_copy_(1, used, b)
-            a = a.new_zeros(plan.r, a.shape[1]).index_copy_(0, used, a)
+            b = b.new_zeros(len(b), plan.r).index_copy_(1, ranks, b)
+            a = a.new_zeros(plan.r, a.shape[1]).index_copy_(0, ranks, a)
         found[name] = a, b
     return found
 
@@ -225,53 +245,96 @@ def _embedded_config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig | None
         config = AdapterConfig.from_dict(parse_json(text))
     except FileFormatError:
         return None
-    agrees = (
-        (config.r, config.left_degree) == (plan.r, plan.left_degree)
-        and config.lora_dropout == stored.dropout
-        and set(config.modules_to_save) <= set(stored.modules_to_save)
-        and all(
-            abs(config.scale_of(pair) - stored.scales[name]) <= _SAME_SCALE * stored.scales[name]
-            for name, pair in plan.items()
-        )
-    )
-    return config if agrees else None
+    ours = (config.r, config.left_degree, config.lora_dropout)
+    return config if ours == (plan.r, plan.left_degree, stored.dropout) else None
 
 
-def _heads(model: nn.Module, saved: tuple[str, ...]) -> dict[str, nn.Module]:
-    return {place: bare_at(model, place) for place in saved}
+# -- what a file holds beside the factors ----------------------------------------------------------
 
 
-def _require_others(model: nn.Module, stored: PeftFolder, adapter: NamedAdapter) -> None:
-    """What is not a factor is exactly the modules to save, or a base weight as the model has it."""
-    own = saved_tensors(adapter)
-    for key, tensor in stored.others.items():
-        if key not in own and not _is_models_own(model, key, tensor):
+def _modules_to_save(
+    model: nn.Module,
+    stored: PeftFolder,
+    config: AdapterConfig,
+    plan: MaskPlan,
+    dtype: str | None,
+) -> tuple[str, ...]:
+    """The config's modules to save that the model has, and those whose weights the file changes.
+
+    PEFT lists the names of all usual heads, whichever of them the model has. It also saves base
+    weights along, such as resized embeddings.
+    """
+    places = [place for place, _ in bare_modules(model, remove_duplicate=False)]
+    named = {
+        item: [place for place in places if f".{place}".endswith(f".{item}")]
+        for item in config.modules_to_save
+    }
+    heads = tuple(f"{place}." for found in named.values() for place in found)
+    own = _own_tensors(model)
+    owners = parameter_owners(model)
+    changed: dict[str, None] = {}
+    for key, theirs in stored.others.items():
+        if key.startswith(heads) or _is_models_own(key, theirs, own, dtype):
+            continue
+        plain = key.replace(".base_layer.", ".")
+        place = plain.rpartition(".")[0]
+        ties = [other for other in owners[id(own[plain])] if other != plain]
+        if place in plan or ties:
+            reason = f"it is tied to {ties[0]!r}" if ties else "it is adapted"
             raise AdapterError(
-                f"tensor {key!r} of the file is in no module to save, and is not the model's own"
+                f"tensor {key!r} of the file is not the model's own, and {place!r} cannot become a "
+                f"module to save, because {reason}; copy the tensor into the model before the "
+                "import"
             )
-    for key, tensor in own.items():
+        changed[place] = None
+    return (*(item for item, found in named.items() if found), *changed)
+
+
+def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own parameters and buffers by name, without any adapter's copies."""
+    own = {
+        f"{place}.{key}": tensor
+        for place, module in bare_modules(model, remove_duplicate=False)
+        for tensors in (module._parameters, module._buffers)
+        for key, tensor in tensors.items()
+        if tensor is not None
+    }
+    originals = attachment(model).originals if is_attached(model) else {}
+    return own | {f"{place}.{key}": tensor for place, key, tensor in saved_in(originals)}
+
+
+def _is_models_own(key: str, theirs: Tensor, own: Mapping[str, Tensor], dtype: str | None) -> bool:
+    """Whether a tensor of the file has the model's values; raises where it cannot replace them."""
+    ours = own.get(key.replace(".base_layer.", "."))
+    if ours is None:
+        raise AdapterError(
+            f"tensor {key!r} of the file is in no module to save, and is not the model's own"
+        )
+    if ours.shape != theirs.shape:
+        rows = theirs.shape[0] if theirs.dim() else 0
+        raise AdapterError(
+            f"tensor {key!r} is {tuple(theirs.shape)} in the file and {tuple(ours.shape)} in the "
+            "model; if its embeddings were resized before training, call "
+            f"model.resize_token_embeddings({rows}) before the import"
+        )
+    if dtype == "model":
+        theirs = theirs.to(ours.dtype)
+    wide = torch.promote_types(ours.dtype, theirs.dtype)
+    return not ours.is_meta and torch.equal(whole(ours.detach()).cpu().to(wide), theirs.to(wide))
+
+
+def _require_heads(stored: PeftFolder, adapter: NamedAdapter, dtype: str | None) -> None:
+    """The file has every tensor of the modules to save, of the model's shape and dtype."""
+    for key, tensor in saved_tensors(adapter).items():
         theirs = stored.others.get(key)
         if theirs is None:
             raise AdapterError(f"tensor {key!r} of the modules to save is only in the model")
-        if (theirs.shape, theirs.dtype) != (tensor.shape, tensor.dtype):
+        if theirs.shape != tensor.shape:
             raise AdapterError(
-                f"tensor {key!r} is {tuple(theirs.shape)} {theirs.dtype} in the file and "
-                f"{tuple(tensor.shape)} {tensor.dtype} in the model"
+                f"tensor {key!r} is {tuple(theirs.shape)} in the file and {tuple(tensor.shape)} in "
+                "the model"
             )
-
-
-def _is_models_own(model: nn.Module, key: str, tensor: Tensor) -> bool:
-    """Whether it is a base weight as the model has it: PEFT saves adapted tables along."""
-    place, _, leaf = key.replace(".base_layer.", ".").rpartition(".")
-    try:
-        own = getattr(bare_at(model, place), leaf)
-    except AttributeError:
-        return False
-    return (
-        isinstance(own, Tensor)
-        and own.dtype == tensor.dtype
-        and torch.equal(own.detach().cpu(), tensor)
-    )
+        require_dtype(key, theirs.dtype, tensor.dtype, dtype)
 
 
 def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
@@ -286,20 +349,23 @@ def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
                 )
 
 
-def _copy(model: nn.Module, stored: PeftFolder, name: str) -> None:
+def _copy(model: nn.Module, stored: PeftFolder, name: str, dtype: str | None) -> None:
     """The factors' entries and the modules to save into the new adapter."""
-    targets: Mapping[str, Tensor] = saved_tensors(attachment(model).adapters[name])
+    attached = attachment(model).adapters[name]
     with torch.no_grad():
         for place, layer in masked_layers(model, name).items():
-            adapter, (a, b) = layer.adapter(name), stored.factors[place]
-            wanted = stored.scales[place]
-            if abs(adapter.scale - wanted) > _SAME_SCALE * wanted:
-                b = b * (wanted / adapter.scale)
+            adapter = layer.adapter(name)
+            a, b = stored.factors[place]
+            ratio = adapter.scale / stored.scales[place]
+            if abs(ratio - 1) > _SAME_SCALE:
+                b = b.to(adapter.values_b.dtype) / ratio
             for values, index, dense in (
                 (adapter.values_a, adapter.index_a, a),
                 (adapter.values_b, adapter.index_b, b.t()),
             ):
                 found = gather_values(dense.contiguous().to(index.device), index, values)
                 values.copy_(like(found, values))
-        for key, tensor in targets.items():
+        if dtype == "file":
+            keep_dtypes(attached.heads, stored.others)
+        for key, tensor in saved_tensors(attached).items():
             tensor.copy_(like(stored.others[key], tensor))

@@ -5,7 +5,6 @@ What is here is PEFT's bookkeeping. Computing and merging are those of every `Ad
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,21 +17,18 @@ from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.compute import adapted_embedding, adapted_linear
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError, FileFormatError
+from expandermask.inspection.xora_folder import is_mark_of, mask_mark
 from expandermask.masks.plan import MaskPair, MaskPlan
 
 if TYPE_CHECKING:
     from expandermask.peft._attachment import PeftAttachment
 
-_HASH_BYTES = 24
-_SEED_BYTES = 8
-
 
 class XoraAdapter(MaskedAdapter):
     """A `MaskedAdapter` whose state dict also says which masks its values are for.
 
-    PEFT's files hold values but no masks. 32 bytes beside the values make sure that they are put on
-    the masks they were trained on: the first 24 of the masks' SHA-256, then the seed of the plan.
-    Files of version 0.1.0 have the whole SHA-256 there.
+    PEFT's files hold values but no masks. The `mask_mark` beside the values makes sure that they
+    are put on the masks they were trained on.
     """
 
     mask_sha256: Tensor
@@ -48,7 +44,7 @@ class XoraAdapter(MaskedAdapter):
         self.attached = attached
         self.name = name
         self.place = place
-        mark = _hash(plan[place])[:_HASH_BYTES] + plan.seed.to_bytes(_SEED_BYTES, "little")
+        mark = mask_mark(plan[place], plan.seed)
         device = self.index_a.device
         self.mask_sha256 = torch.tensor(list(mark), dtype=torch.uint8, device=device)
 
@@ -63,12 +59,7 @@ class XoraAdapter(MaskedAdapter):
 
     def has_masks_of(self, mark: bytes) -> bool:
         """Whether values with this mark were trained on the masks the adapter has."""
-        own = _hash(self.attached.plans[self.name][self.place])
-        return mark == own or mark[:_HASH_BYTES] == own[:_HASH_BYTES]
-
-
-def _hash(pair: MaskPair) -> bytes:
-    return hashlib.sha256((pair.a.digest + pair.b.digest).encode()).digest()
+        return is_mark_of(self.attached.plans[self.name][self.place], mark)
 
 
 def _take_up_masks(
@@ -83,8 +74,7 @@ def _take_up_masks(
     key = f"{prefix}mask_sha256"
     found = bytes(state_dict[key].tolist()) if key in state_dict else None
     if found is not None and not adapter.has_masks_of(found):
-        seed = int.from_bytes(found[_HASH_BYTES:], "little")
-        adapter.attached.reseed(adapter.name, seed, adapter.place, found)
+        adapter.attached.reseed(adapter.name, adapter.place, found)
     if found is None or not adapter.has_masks_of(found):
         raise FileFormatError(
             f"the values of {adapter.place!r} were trained on other masks than this adapter's "

@@ -29,10 +29,13 @@ from expandermask.adapters import (
     parameter_report,
     save_adapter,
 )
+from expandermask.adapters.attachment import masked_layers
 from expandermask.adapters.files.tensors import float32_file_size
+from expandermask.allocation import prune
 from expandermask.errors import AdapterError
-from expandermask.peft._export import PEFT_METADATA
+from expandermask.masks.peft_file import PEFT_METADATA
 from tests.adapters.models import SMALL, attached, bert, layers, trainable
+from tests.peft.cases import CASES
 
 
 def roberta_base() -> PreTrainedConfig:
@@ -145,7 +148,23 @@ def test_file_bytes_are_those_of_real_files(tmp_path: Path) -> None:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()  # the plan, for import_peft
     assert size["export"] == float32_file_size(shapes, metadata)
-    assert float32_file_size(shapes, PEFT_METADATA) == size["lora"]
+    factors = {name: shape for name, shape in shapes.items() if "lora" in name}
+    assert float32_file_size(factors, PEFT_METADATA) == size["lora"]
+    assert float32_file_size(factors, metadata) == report.export_bytes
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_report_has_the_size_of_both_kinds_of_export(tmp_path: Path, compact: bool) -> None:
+    model = CASES["embedding"].make()
+    attach(model, AdapterConfig(r=8, left_degree=8, target_modules=["table", "mix"]), rng=0)
+    layers = masked_layers(model, "default")
+    layers["mix"].adapter("default").set_rank_gate(torch.tensor([1.0, 1, 1, 0, 0, 0, 0, 0]))
+    prune(model)
+    export_peft(model, tmp_path, compact=compact)
+    report = parameter_report(model)
+    size = (tmp_path / "adapter_model.safetensors").stat().st_size
+    assert size == (report.compact_export_bytes if compact else report.export_bytes)
+    assert report.compact_export_bytes < report.export_bytes
 
 
 def test_the_file_of_llama_2_7b_is_its_values_and_two_per_cent() -> None:
@@ -163,7 +182,7 @@ def test_the_report_prints_and_converts() -> None:
     text, data = str(report), report.to_dict()
     for number in (report.masked.trainable_values, report.lora.file_bytes, report.saved_values):
         assert f"{number:,}" in text
-    assert len({len(line) for line in text.splitlines()[1:-1]}) == 1
+    assert len({len(line) for line in text.splitlines()[1:-2]}) == 1
     assert data["masked"]["trainable_values"] == report.masked.trainable_values
     assert data["r"] == 16
 

@@ -31,8 +31,9 @@ from expandermask.errors import (
 from expandermask.graphs import heawood, random_biregular
 from expandermask.inspection.checkpoints import open_masks
 from expandermask.inspection.inspect_mask import inspect_mask
-from expandermask.masks import save_mask
+from expandermask.masks import MaskPlan, save_mask
 from tests.adapters.models import attached, bert, gpt2, mlp
+from tests.peft.cases import CASES as XORA_CASES
 
 INDEX = "model.safetensors.index.json"
 
@@ -282,7 +283,7 @@ def test_an_exported_adapter_shows_its_masks_again(tmp_path):
     plan = attached(model)
     export_peft(model, tmp_path)
     report = inspect_mask(tmp_path)
-    assert len(report) == 2 * len(plan)
+    assert len([name for name in report if "lora" in name]) == 2 * len(plan)
     for name, pair in plan.items():
         for side, graph in (("A", pair.a.transpose()), ("B", pair.b)):
             found = report[f"base_model.model.{name}.lora_{side}.weight"]
@@ -441,3 +442,102 @@ def test_one_tensor_at_a_time(tmp_path, monkeypatch):
     assert inspect_mask(tmp_path).verdicts == {"DENSE": 5}
     assert set(sizes) == {1000}
     assert len(sizes) == 50
+
+
+# -- adapters of a XoraConfig, as PEFT saves them --------------------------------------------------
+
+
+@pytest.fixture(params=["mlp", "bert", "gpt2", "embedding"])
+def xora(request, tmp_path):
+    """A folder that PEFT wrote, and the plan its masks were made from."""
+    case = XORA_CASES[request.param]
+    model = case.adapted(modules_to_save=[case.head] if case.head else None)
+    model.save_pretrained(tmp_path)
+    return tmp_path, model.base_model.mask_plans["default"]
+
+
+def test_a_folder_of_pefts_shows_the_masks_of_its_recipes(xora):
+    folder, plan = xora
+    for path in (folder, folder / "adapter_model.safetensors"):
+        found = open_masks(path)
+        assert dict(found) == dict(plan)
+        report = inspect_mask(path)
+        assert report.verdicts == {"PROVED": 2 * len(plan)}
+        assert {name[:-2] for name in report} == set(plan)
+
+
+def test_a_folder_of_pefts_is_read_without_torch(xora):
+    folder, plan = xora
+    program = (
+        "import sys\nsys.modules['torch'] = None\nimport expandermask as xm\n"
+        "print(len(xm.inspect_mask(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"{2 * len(plan)}\n", done.stderr
+
+
+def edit_config(folder, **changes):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_plan_in_pefts_config_goes_before_its_numbers(xora, as_text):
+    folder, plan = xora
+    stored = plan.to_json() if as_text else plan.to_dict()
+    edit_config(folder, mask_plan=stored, mask_seed=5)
+    assert dict(open_masks(folder)) == dict(plan)
+    shapes = {name: pair.shape for name, pair in plan.items()}
+    other = MaskPlan.for_shapes(shapes, r=plan.r, left_degree=plan.left_degree, rng=9)
+    edit_config(folder, mask_plan=other.to_json())
+    with pytest.raises(FileFormatError, match=r"belong to other masks .* hash differs"):
+        open_masks(folder)
+    first, *rest = plan
+    edit_config(
+        folder, mask_plan=MaskPlan({first: plan[first]}, r=plan.r, left_degree=2, seed=0).to_json()
+    )
+    with pytest.raises(FileFormatError, match=f"module {sorted(rest)[0]!r} is only in the file"):
+        open_masks(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mask_seed": 1}, "hash differs"),
+        ({"mask_method": "random"}, "hash differs"),
+        ({"mask_method": "magic"}, "describes no masks: method must be one of"),
+        ({"mask_seed": None}, "field 'mask_seed' must be int"),
+        ({"mask_seed": -1}, "describes no masks"),
+        ({"mask_seed": 2**64}, "describes no masks"),
+        ({"r": 8}, "hash differs"),
+        ({"r": 10**12}, "describes no masks"),
+        ({"r": 7}, "describes no masks"),
+        ({"r": "16"}, "field 'r' must be int"),
+        ({"left_degree": 4}, "left_degree=4 columns"),
+        ({"peft_type": "LORA"}, "must have peft_type 'XORA'"),
+        ({"mask_plan": "{}"}, "a plan|document|format"),
+        ({"mask_plan": 3}, "plan|document|object"),
+    ],
+)
+def test_a_config_that_does_not_fit_pefts_values_is_refused(tmp_path, changes, words):
+    XORA_CASES["mlp"].adapted().save_pretrained(tmp_path)
+    edit_config(tmp_path, **changes)
+    with pytest.raises(FileFormatError, match=words):
+        inspect_mask(tmp_path)
+
+
+def test_pefts_values_without_a_config_or_a_hash_are_refused(tmp_path):
+    XORA_CASES["mlp"].adapted().save_pretrained(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = "base_model.model.0.xora_adapter.mask_sha256"
+    for wrong in ({}, {name: tensors[name][:31]}):
+        save_file({key: t for key, t in tensors.items() if key != name} | wrong, path)
+        with pytest.raises(FileFormatError, match="module '0' must have values_a, values_b and"):
+            inspect_mask(tmp_path)
+    save_file(tensors, path)
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(FileFormatError, match=r"cannot read .*adapter_config\.json"):
+        inspect_mask(tmp_path)

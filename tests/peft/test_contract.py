@@ -400,6 +400,7 @@ def test_no_layer_is_put_around_a_layer(case: Case) -> None:
     model.add_adapter("other", case.config(mask_seed=3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", 'target_modules="all-linear" adapts')
         model.add_adapter("third", case.config(mask_seed=4))
     for layer in layers(model).values():
         assert not isinstance(layer.base_layer, BaseTunerLayer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -21,18 +23,22 @@ from expandermask.adapters import (
     AdapterConfig,
     adapter_names,
     attach,
+    detach,
+    disable_adapters,
     export_peft,
     import_peft,
     load_adapter,
     save_adapter,
     set_adapters,
 )
-from expandermask.adapters.attachment import is_attached
+from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.attachment import masked_layers as layers
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.adapters.models import attached, bert, gpt2, logits, mlp, randomise, same, tokens
+from tests.adapters.readers import MODELS, deltas
 from tests.peft.cases import CASES
 
+SHAPES = {"0": (32, 64), "2": (64, 32)}
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -153,7 +159,7 @@ def test_an_export_comes_back_as_it_was(scaling: str, tmp_path: Path) -> None:
     )
     model = bert()
     plan = attached(model, config)
-    export_peft(model, tmp_path / "peft")
+    export_peft(model, tmp_path / "peft", compact=True)
     back = bert()
     assert import_peft(back, tmp_path / "peft") == plan
     assert same(back.state_dict(), model.state_dict())
@@ -172,7 +178,7 @@ def test_an_export_of_masks_without_recipes_comes_back_too(tmp_path: Path) -> No
     model = mlp()
     attach(model, plan)
     randomise(model)
-    export_peft(model, tmp_path)
+    export_peft(model, tmp_path, compact=True)
     back = mlp()
     assert import_peft(back, tmp_path) == plan
     assert same(back.state_dict(), model.state_dict())
@@ -208,14 +214,16 @@ def test_a_damaged_plan_in_the_file_is_not_used(tmp_path: Path) -> None:
         assert import_peft(mlp(), tmp_path).left_degree == 16
 
 
-def test_a_config_edited_in_peft_wins_over_the_exported_one(tmp_path: Path) -> None:
-    model = mlp()
+@pytest.mark.parametrize("compact", [False, True])
+def test_an_edit_of_the_config_changes_the_update(compact: bool, tmp_path: Path) -> None:
+    model, back = mlp(), mlp()
     plan = attached(model, AdapterConfig(r=16))
-    export_peft(model, tmp_path)
-    edit(tmp_path, lora_alpha=32)
-    back = mlp()
+    export_peft(model, tmp_path, compact=compact)
+    alpha = json.loads((tmp_path / CONFIG).read_text())["lora_alpha"]
+    edit(tmp_path, lora_alpha=3 * alpha)
     assert import_peft(back, tmp_path) == plan
-    assert layers(back)["0"].adapter("default").scale == 2.0
+    for place, delta in deltas(model).items():
+        torch.testing.assert_close(deltas(back)[place], 3 * delta)
 
 
 def test_a_given_plan_has_to_keep_everything(tmp_path: Path) -> None:
@@ -310,7 +318,9 @@ A, B = "base_model.model.0.lora_A.weight", "base_model.model.0.lora_B.weight"
 CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"peft_type": "LOHA"}, "peft_type='LOHA'"),
     ({"bias": "lora_only"}, "bias='lora_only'"),
+    ({"bias": "all"}, "bias='all'"),
     ({"use_dora": True}, "use_dora=True"),
+    ({"target_parameters": ["experts.gate_up_proj"]}, "3-D weights of experts"),
     ({"rank_pattern": {"0": 4}}, r"must be \(r, k\) and \(d, r\) with r=4"),
     ({"rank_pattern": {"0": 0}}, "r and rank_pattern must be integers >= 1"),
     ({"rank_pattern": {"0": True}}, "r and rank_pattern must be integers >= 1"),
@@ -410,7 +420,9 @@ def test_plans_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     stock(mlp, tmp_path)
     shapes = {"0": (32, 64), "2": (64, 32)}
     wider = MaskPlan.for_shapes(shapes, r=16, rng=0)
-    refuses(tmp_path, AdapterError, "the masks of '0' use 16, and the file r=8", plan=wider)
+    refuses(tmp_path, AdapterError, "entries off the plan's masks are not zero", plan=wider)
+    narrower = MaskPlan.for_shapes(shapes, r=4, rng=0)
+    refuses(tmp_path, AdapterError, "the plan has r=4, and '0' in the file r=8", plan=narrower)
     short = MaskPlan.for_shapes({"0": (32, 64)}, r=8, rng=0)
     refuses(tmp_path, AdapterError, "'2' is only in the file", plan=short)
     turned = MaskPlan.for_shapes({"0": (64, 32), "2": (64, 32)}, r=8, rng=0)
@@ -433,5 +445,279 @@ def test_a_missing_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"'classifier\.bias' .* only in the model"):
         import_peft(bert(), tmp_path)
     stock(bert, tmp_path, modules_to_save=["classifier"])
-    with pytest.raises(AdapterError, match=r"float32 in the file and .*bfloat16 in the model"):
-        import_peft(bert().to(torch.bfloat16), tmp_path)
+
+
+# -- what PEFT writes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_kind_of_export_comes_back(kind: str, compact: bool, tmp_path: Path) -> None:
+    make, base = MODELS[kind]
+    model, back = make(), base()
+    export_peft(model, tmp_path, compact=compact)
+    plan = import_peft(back, tmp_path)
+    own = attachment(model).adapters["default"]
+    assert plan == own.plan
+    assert attachment(back).adapters["default"].config == own.config
+    for place, layer in layers(back).items():
+        adapter, before = layer.adapter("default"), layers(model)[place].adapter("default")
+        assert adapter.scale == before.scale
+        used = plan[place].used_ranks  # at others one mask keeps nothing, so values do nothing
+        (a, b), (a_before, b_before) = adapter.factors(), before.factors()
+        assert torch.equal(a[used], a_before[used])
+        relative = (b - b_before)[:, used].abs() / b_before[:, used].abs().clamp(min=1e-30)
+        assert relative.max() <= (0 if compact else 2**-23)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_export_of_an_import_is_the_same_file(kind: str, tmp_path: Path) -> None:
+    make, base = MODELS[kind]
+    export_peft(make(), tmp_path / "0")
+    back = base()
+    import_peft(back, tmp_path / "0")
+    export_peft(back, tmp_path / "1")
+    for name in (WEIGHTS, CONFIG):
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+def test_a_scale_that_is_a_power_of_two_gives_back_every_bit(tmp_path: Path) -> None:
+    model = bert()
+    attached(model, AdapterConfig(r=32, lora_alpha=16))
+    export_peft(model, tmp_path)
+    back = bert()
+    import_peft(back, tmp_path)
+    assert layers(back)["bert.pooler.dense"].adapter("default").scale == 2
+    assert same(back.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_padding_of_foreign_files_is_left_out(rslora: bool, tmp_path: Path) -> None:
+    theirs, x = stock(mlp, tmp_path, use_rslora=rslora), torch.randn(5, 64)
+
+    def close(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[A][5:] = 0
+        tensors[B][:, 5:] = 0
+        tensors[A.replace("0", "2")][2] = 0  # in the middle, and only of A
+        tensors[B.replace("0", "2")][:, 7] = 0
+
+    rewrite(tmp_path, close)
+    theirs = peft.PeftModel.from_pretrained(mlp(), str(tmp_path)).eval()
+    model = mlp().eval()
+    plan = import_peft(model, tmp_path)
+    assert {name: len(pair.used_ranks) for name, pair in plan.items()} == {"0": 5, "2": 8}
+    torch.testing.assert_close(model(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_that_is_all_padding_does_nothing(tmp_path: Path) -> None:
+    stock(mlp, tmp_path)
+    rewrite(tmp_path, lambda tensors: [tensor.zero_() for tensor in tensors.values()])
+    model, x = mlp().eval(), torch.randn(5, 64)
+    expected = model(x)
+    assert import_peft(model, tmp_path).r == 1
+    assert torch.equal(model(x), expected)
+
+
+def test_a_plan_whose_ranks_lie_in_their_own_places_is_taken(tmp_path: Path) -> None:
+    stock(mlp, tmp_path)
+    kept = torch.tensor([0, 1, 0, 1, 1, 0, 0, 0]).bool()
+
+    def close(tensors: dict[str, torch.Tensor]) -> None:
+        for key, tensor in tensors.items():
+            tensor[(~kept,) if "lora_A" in key else (slice(None), ~kept)] = 0
+
+    rewrite(tmp_path, close)
+    ones = {n: (kept.expand(k, 8), kept.expand(d, 8)) for n, (d, k) in SHAPES.items()}
+    plan = MaskPlan.from_masks(ones, rng=0)
+    model, x = mlp().eval(), torch.randn(5, 64)
+    assert import_peft(model, tmp_path, plan=plan) is plan
+    expected = peft.PeftModel.from_pretrained(mlp(), str(tmp_path)).eval()
+    torch.testing.assert_close(model(x), expected(x), rtol=1e-5, atol=1e-5)
+
+
+CLASSIFIERS = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("task", CLASSIFIERS)
+@pytest.mark.parametrize("head", ["classifier", "score", "qa_outputs"])
+def test_heads_that_peft_lists_and_the_model_has_not_are_passed_over(
+    task: str, head: str, tmp_path: Path
+) -> None:
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(OrderedDict([("body", nn.Linear(64, 64)), (head, nn.Linear(64, 3))]))
+
+    names = ["qa_outputs"] if task == "QUESTION_ANS" else ["classifier", "score"]
+    config = peft.LoraConfig(
+        r=8, target_modules=["body"], init_lora_weights=False, modules_to_save=names
+    )
+    theirs = peft.get_peft_model(make(), config)
+    if head in names:
+        with torch.no_grad():
+            getattr(theirs.get_base_model(), head).modules_to_save["default"].weight.mul_(3)
+    theirs.save_pretrained(str(tmp_path))
+    model, x = make(), torch.randn(5, 64)
+    import_peft(model, tmp_path)
+    torch.testing.assert_close(model(x), theirs(x), rtol=1e-5, atol=1e-5)
+    assert attachment(model).adapters["default"].saved_modules == ((head,) if head in names else ())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_classification_folder_of_peft_comes_in(tmp_path: Path) -> None:
+    expected = logits(stock(bert, tmp_path, task_type="SEQ_CLS"))
+    assert json.loads((tmp_path / CONFIG).read_text())["modules_to_save"] == ["classifier", "score"]
+    model = bert()
+    import_peft(model, tmp_path)
+    torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
+    assert attachment(model).adapters["default"].saved_modules == ("classifier",)
+
+
+def test_a_tensor_of_a_head_that_the_model_has_not_is_refused(tmp_path: Path) -> None:
+    stock(bert, tmp_path, task_type="SEQ_CLS")
+    rewrite(tmp_path, lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 64)}))
+    model = bert()
+    with pytest.raises(AdapterError, match=r"'score\.weight' .* in no module to save"):
+        import_peft(model, tmp_path)
+    assert not is_attached(model)
+
+
+def test_an_export_onto_a_model_with_another_head_brings_its_head(tmp_path: Path) -> None:
+    model = bert()
+    attached(model)
+    export_peft(model, tmp_path)
+    other = bert()
+    with torch.no_grad():
+        other.classifier.weight.add_(1)
+    import_peft(other, tmp_path)
+    torch.testing.assert_close(logits(other), logits(model), rtol=1e-5, atol=1e-5)
+    assert attachment(other).adapters["default"].saved_modules == ("classifier",)
+
+
+def untied(rows: int = 64) -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    if rows != 64:
+        torch.manual_seed(1)
+        model.resize_token_embeddings(rows)
+    return model
+
+
+def embeddings_saved(make: Callable[[], nn.Module], folder: Path, *, change: bool) -> nn.Module:
+    """A LoRA whose folder holds the embeddings as well, other ones than the model's if asked."""
+    model = make()
+    if change:
+        with torch.no_grad():
+            model.get_input_embeddings().weight.mul_(1.5)
+    config = peft.LoraConfig(r=8, target_modules=["q_proj", "c_attn"], init_lora_weights=False)
+    theirs = peft.get_peft_model(model, config).eval()
+    theirs.save_pretrained(str(folder), save_embedding_layers=True)
+    return theirs
+
+
+def ids() -> torch.Tensor:
+    return torch.arange(60).reshape(4, 15)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_embeddings_as_the_models_need_no_module_to_save(tmp_path: Path) -> None:
+    theirs = embeddings_saved(untied, tmp_path, change=False)
+    model = untied()
+    import_peft(model, tmp_path)
+    torch.testing.assert_close(model(ids()).logits, theirs(ids()).logits)
+    assert attachment(model).adapters["default"].saved_modules == ()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("rows", [64, 70])
+def test_trained_embeddings_become_modules_to_save(rows: int, tmp_path: Path) -> None:
+    theirs = embeddings_saved(lambda: untied(rows), tmp_path, change=True)
+    if rows != 64:
+        small = untied()
+        with pytest.raises(AdapterError, match=rf"resize_token_embeddings\({rows}\)"):
+            import_peft(small, tmp_path)
+        assert not is_attached(small)
+    model = untied(rows)
+    import_peft(model, tmp_path)
+    torch.testing.assert_close(model(ids()).logits, theirs(ids()).logits)
+    assert attachment(model).adapters["default"].saved_modules == ("model.embed_tokens",)
+    save_adapter(model, tmp_path / "own")
+    again = untied(rows)
+    load_adapter(again, tmp_path / "own")
+    assert torch.equal(again(ids()).logits, model(ids()).logits)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_trained_embeddings_that_are_tied_are_not_lost(tmp_path: Path) -> None:
+    theirs = embeddings_saved(gpt2, tmp_path, change=True)
+    model = gpt2()
+    with pytest.raises(AdapterError, match=r"because it is tied to '.*'; copy the tensor"):
+        import_peft(model, tmp_path)
+    assert not is_attached(model)
+    with torch.no_grad():
+        model.transformer.wte.weight.mul_(1.5)
+    import_peft(model, tmp_path)
+    torch.testing.assert_close(logits(model), logits(theirs), rtol=1e-4, atol=1e-4)
+
+
+def saved_head(folder: Path, kind: str, make: Callable[[], nn.Module] = bert) -> nn.Module:
+    """A trained float32 head in either kind of folder; the model that was saved."""
+    model = make()
+    plan = attached(model, AdapterConfig(r=16, modules_to_save=["classifier"]))
+    assert plan
+    save = save_adapter if kind == "own" else export_peft
+    save(model, folder)
+    return model
+
+
+LOADERS = {"own": load_adapter, "peft": import_peft}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_head_of_another_dtype_needs_a_choice(kind: str, tmp_path: Path) -> None:
+    saved_head(tmp_path, kind)
+    model = bert().bfloat16()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    words = r"float32 in the file and .*bfloat16 in the model; pass dtype=\"file\""
+    with pytest.raises(AdapterError, match=words):
+        LOADERS[kind](model, tmp_path)
+    with pytest.raises(InvalidInputError, match="dtype must be"):
+        LOADERS[kind](model, tmp_path, dtype="float32")
+    assert same(model.state_dict(), before)
+    assert not is_attached(model)
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("dtype", ["file", "model"])
+def test_a_head_keeps_the_dtype_that_was_chosen(kind: str, dtype: str, tmp_path: Path) -> None:
+    source = saved_head(tmp_path, kind)
+    model = bert().bfloat16()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    LOADERS[kind](model, tmp_path, dtype=dtype)
+    wanted = source.classifier.weight
+    expected = wanted if dtype == "file" else wanted.bfloat16()
+    assert model.classifier.weight.dtype == expected.dtype
+    assert torch.equal(model.classifier.weight, expected)
+    if dtype == "model":
+        assert logits(model).isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = logits(model).float()
+    torch.testing.assert_close(found, logits(source), rtol=0.1, atol=0.5)
+    with disable_adapters(model):
+        assert model.classifier.weight.dtype == torch.bfloat16
+    assert torch.equal(model.classifier.weight, expected)
+    LOADERS["own"](model, saved(model, tmp_path / "again"))
+    detach(model)
+    assert same(model.state_dict(), before)
+
+
+def saved(model: nn.Module, folder: Path) -> Path:
+    save_adapter(model, folder)
+    return folder

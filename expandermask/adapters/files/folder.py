@@ -16,9 +16,7 @@ from expandermask.files import OpenFile, reading
 from expandermask.inspection.checkpoints import PICKLES
 from expandermask.inspection.tensor_files import open_header
 from expandermask.masks.adapter_file import WEIGHTS_NAME, is_adapter
-
-CONFIG_NAME = "adapter_config.json"
-"""PEFT's config, beside its tensors; this library has none."""
+from expandermask.masks.peft_file import CONFIG_NAME
 
 
 def require_folder(folder: Path, *, own: bool) -> None:

@@ -23,6 +23,7 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
+from expandermask.adapters.files.dtypes import keep_dtypes, require_choice, require_dtype
 from expandermask.adapters.files.folder import opened_adapter
 from expandermask.adapters.files.save import adapter_tensors
 from expandermask.adapters.files.stored import AdapterFile, StoredAdapter, open_adapter
@@ -36,7 +37,11 @@ from expandermask.masks.plan import MaskPlan
 
 
 def load_adapter(
-    model: nn.Module, folder: str | os.PathLike[str], *, name: str = "default"
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    name: str = "default",
+    dtype: str | None = None,
 ) -> MaskPlan:
     """Put a saved adapter on ``model`` under ``name``; returns its plan.
 
@@ -54,6 +59,10 @@ def load_adapter(
         it is followed.
     name : str
         What the adapter is called on the model.
+    dtype : {"file", "model"}, optional
+        Which dtype the modules to save get where the file's is not the model's. With "file" a head
+        in float32 stays so on a bfloat16 model, which then has to run under `torch.autocast`. None
+        refuses such a file.
 
     Raises
     ------
@@ -74,23 +83,26 @@ def load_adapter(
     --------
     See `save_adapter`.
     """
+    require_choice(dtype)
     with opened_adapter(Path(folder)) as (stream, size):
         file = open_adapter(stream, size, repr(os.fspath(folder)))
         present = is_attached(model) and name in attachment(model).adapters
         if present:
-            _require_same(model, name, file)
+            _require_same(model, name, file, dtype)
         else:
-            _require_fit(model, name, file)
+            _require_fit(model, name, file, dtype)
         stored = file.read()
     if present:
-        _fill(model, name, file, stored)
+        _fill(model, name, file, stored, dtype)
         return attachment(model).adapters[name].plan
     with attaching(model, stored.plan, stored.config, name):
-        _fill(model, name, file, stored)
+        _fill(model, name, file, stored, dtype)
     return stored.plan
 
 
-def _fill(model: nn.Module, name: str, file: AdapterFile, stored: StoredAdapter) -> None:
+def _fill(
+    model: nn.Module, name: str, file: AdapterFile, stored: StoredAdapter, dtype: str | None
+) -> None:
     """Copy the stored values in; the copies to the model's devices, which can fail, come first."""
     layers = masked_layers(model, name)
     gates: dict[str, nn.Parameter] = {}
@@ -101,6 +113,8 @@ def _fill(model: nn.Module, name: str, file: AdapterFile, stored: StoredAdapter)
             gates[key] = nn.Parameter(stored.tensors[key].to(adapter.values_b.device, copy=True))
     targets = adapter_tensors(model, name)
     moved = {k: like(stored.tensors[k].to(t.device), t) for k, t in targets.items()}
+    if dtype == "file":
+        keep_dtypes(attachment(model).adapters[name].heads, stored.tensors)
     with torch.no_grad():
         for key, tensor in targets.items():
             tensor.copy_(moved[key])
@@ -114,19 +128,19 @@ def _fill(model: nn.Module, name: str, file: AdapterFile, stored: StoredAdapter)
 # -- what can be wrong between a file and a model -------------------------------------------------
 
 
-def _require_fit(model: nn.Module, name: str, file: AdapterFile) -> None:
+def _require_fit(model: nn.Module, name: str, file: AdapterFile, dtype: str | None) -> None:
     """The adapter can be attached to the model: by names, shapes and dtypes alone."""
     require_free(model, name)
     masks = file.document.masks
     places = check_fit(model, masks, file.config)
     heads = {place: bare_at(model, place) for place in places}
-    _require_saved({f"{place}.{key}": t for place, key, t in saved_in(heads)}, file)
+    _require_saved({f"{place}.{key}": t for place, key, t in saved_in(heads)}, file, dtype)
     _require_value_dtypes(
         {place: value_dtype(weight_of(bare_at(model, place))) for place in masks}, file
     )
 
 
-def _require_same(model: nn.Module, name: str, file: AdapterFile) -> None:
+def _require_same(model: nn.Module, name: str, file: AdapterFile, dtype: str | None) -> None:
     """The adapter called ``name`` on ``model`` is the file's but for its values."""
     own, layers = attachment(model).adapters[name], masked_layers(model, name)
     kept = own.plan.without_empty()
@@ -140,7 +154,7 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile) -> None:
         )
     if any(layer.merges for layer in layers.values()):
         raise AdapterError("the adapter on the model is merged; call unmerge(model) first")
-    _require_saved(saved_tensors(own), file)
+    _require_saved(saved_tensors(own), file, dtype)
     _require_value_dtypes(
         {place: layers[place].adapter(name).values_a.dtype for place in kept}, file
     )
@@ -172,7 +186,7 @@ def _require_gate(key: str, gate: Tensor, file: AdapterFile) -> None:
         )
 
 
-def _require_saved(own: Mapping[str, Tensor], file: AdapterFile) -> None:
+def _require_saved(own: Mapping[str, Tensor], file: AdapterFile, dtype: str | None) -> None:
     """The file's modules to save are exactly the model's: names, shapes and dtypes."""
     if names := sorted(file.saved ^ own.keys()):
         where = "file" if names[0] in file.saved else "model"
@@ -181,12 +195,12 @@ def _require_saved(own: Mapping[str, Tensor], file: AdapterFile) -> None:
             f"the file's config has modules_to_save={file.config.modules_to_save}"
         )
     for name, tensor in own.items():
-        shape, dtype = file.entries[name].shape, file.dtype(name)
-        if (shape, dtype) != (tuple(tensor.shape), tensor.dtype):
+        shape = file.entries[name].shape
+        if shape != tuple(tensor.shape):
             raise AdapterError(
-                f"tensor {name!r} is {shape} {dtype} in the file and "
-                f"{tuple(tensor.shape)} {tensor.dtype} in the model"
+                f"tensor {name!r} is {shape} in the file and {tuple(tensor.shape)} in the model"
             )
+        require_dtype(name, file.dtype(name), tensor.dtype, dtype)
 
 
 def _require_value_dtypes(own: Mapping[str, torch.dtype], file: AdapterFile) -> None:

@@ -160,14 +160,15 @@ class MaskedAdapter(nn.Module):
         return values
 
     @torch.no_grad()
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Dense A (r, k) and B (d, r), gates in B, in the values' dtype; zero off their masks.
+    def factors(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+        """Dense A (r, k) and B (d, r), gates in B, zero off their masks; None is the values' dtype.
 
         Where the values are sharded (FSDP2), they are gathered: all ranks have to call it.
         """
-        (d, k), dtype = self.shape, self.values_a.dtype
+        d, k = self.shape
+        dtype = dtype or self.values_a.dtype
         gates = [g if g is None else whole(g) for g in (self.steady_gate, self.module_gate)]
-        b = self._gated(whole(self.values_b), *gates)
+        b = self._gated(whole(self.values_b).to(dtype), *gates)
         a = dense_factor(whole(self.values_a), self.index_a, (self.r, k), dtype)
         b = dense_factor(b, self.index_b, (self.r, d), dtype)
         return a, b.t().contiguous()
