@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
@@ -20,6 +19,8 @@ from expandermask.masks.places import (
     bare_at,
     bare_modules,
     inner_module,
+    other_owners,
+    parameter_owners,
     placed_modules,
 )
 from expandermask.masks.targets import Shape, adaptable_shapes, target_shape
@@ -114,15 +115,6 @@ def _require_shapes(model: nn.Module, plan: Mapping[str, Sized]) -> None:
             )
 
 
-def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
-    """All names of each parameter, by its identity; tied ones have several."""
-    owners = defaultdict(list)
-    for name, module in bare_modules(model, remove_duplicate=False):
-        for key, parameter in module.named_parameters(prefix=name, recurse=False):
-            owners[id(parameter)].append(key)
-    return owners
-
-
 def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
     module = bare_at(model, name)
     weight = weight_of(module)
@@ -136,7 +128,7 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
             "count without attaching: parameter_report(MaskPlan.for_model(model))"
         )
-    ties = [other for other in owners[id(weight)] if other.rpartition(".")[0] != name]
+    ties = other_owners(owners, name, weight)
     if ties:
         raise AdapterError(
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "

@@ -7,7 +7,7 @@ name without any of that, so it stays the same while a model is wrapped, adapted
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,6 +101,20 @@ def _walk(
             continue
         inside = f"{place}.{name}" if place else name
         yield from _walk(child, inside, seen, remove_duplicate, bare=bare)
+
+
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """All names of each parameter, by its identity; tied ones have several."""
+    owners: dict[int, list[str]] = {}
+    for name, module in bare_modules(model, remove_duplicate=False):
+        for key, parameter in module.named_parameters(prefix=name, recurse=False):
+            owners.setdefault(id(parameter), []).append(key)
+    return owners
+
+
+def other_owners(owners: Mapping[int, list[str]], place: str, weight: object) -> list[str]:
+    """The names of a weight in other places than its module's."""
+    return [key for key in owners.get(id(weight), ()) if key.rpartition(".")[0] != place]
 
 
 def module_at(model: nn.Module, place: str) -> nn.Module:

@@ -14,11 +14,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -181,6 +184,14 @@ def _config(
         )
     bases = [bare_at(model, place) for place in ranks]
     linear = [module for module in bases if not isinstance(module, nn.Embedding)]
+    mistaken = _mistaken(base, ranks)
+    for place in mistaken:
+        if not bare_at(model, place).weight.is_floating_point():
+            raise AdapterError(
+                f"PEFT takes {place!r} for a part of fused experts, which it would not do if its "
+                "weight were named, and the weight is quantized; name the module in "
+                "exclude_modules"
+            )
     scales = {place: layers[place].adapter(name).scale for place in ranks}
     own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
@@ -191,13 +202,35 @@ def _config(
         "inference_mode": True,
         **scale_fields(ranks, scales if compact else None),
         "use_rslora": False,
-        "lora_dropout": adapter.config.lora_dropout,
-        "target_modules": target_names(ranks, [place for place, _ in bare_modules(model)]),
+        "lora_dropout": 0.0 if mistaken else adapter.config.lora_dropout,
+        "target_modules": _target_names(model, [p for p in ranks if p not in mistaken]),
+        **({"target_parameters": [f"{p}.weight" for p in mistaken]} if mistaken else {}),
         # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
         "fan_in_fan_out": bool(linear) and all(is_conv1d(module) for module in linear),
         "bias": "none",
         "modules_to_save": list(heads) or None,
     }, heads
+
+
+def _target_names(model: nn.Module, places: list[str]) -> str | list[str]:
+    return target_names(places, [place for place, _ in bare_modules(model)]) if places else []
+
+
+def _mistaken(base: nn.Module, places: Iterable[str]) -> list[str]:
+    """The modules whose names PEFT takes for those of projections inside fused experts.
+
+    In DeepSeek and its kin they are the same projections of dense and of shared experts. Where PEFT
+    is given the name of the weight, of which dropout is not possible, it takes it as it is.
+    """
+    verdicts = {}
+    for leaf in {place.rpartition(".")[2] for place in places}:
+        asked = peft.LoraConfig(target_modules=[leaf])
+        try:
+            convert_peft_config_for_transformers(asked, base, None)
+        except ValueError:  # one projection of two that are fused
+            asked.target_parameters = [leaf]
+        verdicts[leaf] = bool(asked.target_parameters)
+    return [place for place in places if verdicts[place.rpartition(".")[2]]]
 
 
 def _task(base: nn.Module) -> tuple[str | None, tuple[str, ...]]:

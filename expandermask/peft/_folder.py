@@ -98,7 +98,8 @@ def _config(text: bytes) -> dict[str, Any]:
         )
     if (bias := config.get("bias", "none")) != "none":
         raise FileFormatError(f"{CONFIG_NAME} has bias={bias!r}; only bias='none' can be imported")
-    if parameters := config.get("target_parameters"):
+    named = config.get("target_parameters") or []
+    if parameters := [name for name in named if not str(name).endswith(".weight")]:
         raise FileFormatError(
             f"{CONFIG_NAME} has target_parameters={parameters!r:.80}: it adapts parameters that "
             "belong to no linear module, such as the 3-D weights of experts, and only linear "

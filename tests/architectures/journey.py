@@ -29,12 +29,13 @@ from expandermask.adapters import (
     save_adapter,
     unmerge,
 )
+from expandermask.errors import AdapterError
 from expandermask.masks.targets import passed_over
 from tests.adapters.models import same, state
-from tests.architectures.tiny import tensors
+from tests.architectures.inputs import tensors
 
 CONFIG = AdapterConfig(r=4, lora_alpha=4)
-TOLERANCE = 2e-3
+TOLERANCE = 3e-4
 """Of the largest output, in float32: merging rounds each weight once."""
 
 Build = Callable[[], nn.Module]
@@ -51,6 +52,8 @@ class Found:
     passed: dict[str, str] = field(default_factory=dict)
     still: dict[str, str] = field(default_factory=dict)
     """Adapted modules that got no gradient, or a gradient of zeros, and which."""
+    unexported: str = ""
+    """Why `export_peft` refused."""
 
 
 def travel(build: Build, inputs: Inputs) -> Found:
@@ -71,16 +74,26 @@ def travel(build: Build, inputs: Inputs) -> Found:
     _merge(model, inputs, trained, partial(merge, model), partial(unmerge, model))
     with tempfile.TemporaryDirectory() as folder:
         save_adapter(model, f"{folder}/own")
-        export_peft(model, f"{folder}/peft")
         fresh = build()
         load_adapter(fresh, f"{folder}/own")
         _require_close(outputs(fresh, inputs), trained, "load_adapter gives the outputs")
-        stock = peft.PeftModel.from_pretrained(build(), f"{folder}/peft").eval()
-        _require_close(outputs(stock, inputs), trained, "stock PEFT gives the outputs")
+    found.unexported = _export(model, build, inputs, trained)
     detach(model)
     assert same(state(model), before), "detach gives every bit back"
     _travel_in_peft(build, inputs, found, before)
     return found
+
+
+def _export(model: nn.Module, build: Build, inputs: Inputs, trained: list[Tensor]) -> str:
+    """Stock PEFT reads the export; else why there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            export_peft(model, folder)
+        except AdapterError as error:
+            return str(error)
+        stock = peft.PeftModel.from_pretrained(build(), folder).eval()
+        _require_close(outputs(stock, inputs), trained, "stock PEFT gives the outputs")
+    return ""
 
 
 def _travel_in_peft(build: Build, inputs: Inputs, found: Found, before: dict[str, Tensor]) -> None:
@@ -99,7 +112,7 @@ def _travel_in_peft(build: Build, inputs: Inputs, found: Found, before: dict[str
         fresh = peft.PeftModel.from_pretrained(build(), folder).eval()
         _require_close(outputs(fresh, inputs), trained, "from_pretrained gives the outputs")
     model = model.unload()
-    assert same(_without_flags(state(model)), _without_flags(before)), "unload gives the bits back"
+    assert same(_without_flags(state(model)), _without_flags(before)), "unload gives bits back"
 
 
 def _merge(
@@ -124,6 +137,9 @@ def train(model: nn.Module, inputs: Inputs) -> dict[str, str]:
         for value in values.values():
             value.add_(0.1 * torch.randn(value.shape, generator=generator))
     model.train()
+    for module in model.modules():
+        if getattr(module, "track_running_stats", False):
+            module.eval()  # its statistics are no part of an adapter
     torch.manual_seed(2)
     optimizer = torch.optim.SGD(values.values(), lr=1e-3)
     loss(model(**inputs)).backward()
@@ -180,7 +196,8 @@ def _require_other(got: list[Tensor], plain: list[Tensor]) -> None:
         for one, other in zip(got, plain, strict=True)
         if other.numel() and other.nan_to_num().any()
     ]
-    assert max(apart) > 10 * TOLERANCE, f"the adapter changes the outputs by {max(apart)} only"
+    most = max(apart, default=0.0)
+    assert most > 10 * TOLERANCE, f"the adapter changes the outputs by {most} only"
 
 
 def _place(name: str) -> str:

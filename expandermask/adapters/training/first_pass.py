@@ -7,6 +7,7 @@ show themselves here. And where several processes train, all must have the same 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from expandermask.adapters.attachment import Attachment, mask_hashes
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.adapters.training.distributed import require_same
 from expandermask.errors import AdapterError
+from expandermask.masks.places import placed_modules
 
 
 def look_at_first_pass(attached: Attachment) -> None:
@@ -55,6 +57,7 @@ class _Watch(TorchFunctionMode):
         if torch.compiler.is_compiling() or not model.training or not torch.is_grad_enabled():
             return
         require_same(mask_hashes(model), "the adapters (masks and scale) on the model")
+        _warn_of_statistics(self.attached)
         for place, layer in self.attached.layers_of().items():
             self.places[id(layer.weight)] = place
             self.hooks += _follow(layer, partial(self._calls, place), partial(self._ends, place))
@@ -94,6 +97,25 @@ class _Watch(TorchFunctionMode):
 
     def _ends(self, place: str, *_: Any) -> None:
         self.running.discard(place)
+
+
+def _warn_of_statistics(attached: Attachment) -> None:
+    """Tell of batch normalizations: training moves what no file of the adapter holds."""
+    saved = {f"{place}." for name in attached.plans for place in attached.heads(name)}
+    moving = [
+        place
+        for place, module in placed_modules(attached.model)
+        if module.training
+        and getattr(module, "track_running_stats", False)
+        and not f"{place}.".startswith(tuple(saved))
+    ]
+    if moving:
+        warnings.warn(
+            f"training changes the running statistics of {moving[0]!r} ({len(moving)} such "
+            "modules), which are not saved with the adapter; call eval() on these modules, or "
+            "name them in modules_to_save",
+            stacklevel=2,
+        )
 
 
 def _follow(
