@@ -34,6 +34,7 @@ from expandermask.adapters.attachment import (
 from expandermask.adapters.files.folder import require_folder
 from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.layers.dequantize import is_quantized
 from expandermask.adapters.layers.masked import MaskedEmbedding
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
@@ -186,7 +187,7 @@ def _config(
     linear = [module for module in bases if not isinstance(module, nn.Embedding)]
     mistaken = _mistaken(base, ranks)
     for place in mistaken:
-        if not bare_at(model, place).weight.is_floating_point():
+        if is_quantized(bare_at(model, place).weight):
             raise AdapterError(
                 f"PEFT takes {place!r} for a part of fused experts, which it would not do if its "
                 "weight were named, and the weight is quantized; name the module in "

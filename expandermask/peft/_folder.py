@@ -33,9 +33,9 @@ _FACTOR = re.compile(r"(.+)\.lora_(?:(embedding_)?([AB])|([AB])\.weight)")
 
 _HARMLESS = {
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
-    *("inference_mode", "target_modules", "exclude_modules", "fan_in_fan_out"),
+    *("inference_mode", "target_modules", "target_parameters", "exclude_modules"),
     *("layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size"),
-    *("loftq_config", "eva_config", "ensure_weight_tying"),
+    *("fan_in_fan_out", "loftq_config", "eva_config", "ensure_weight_tying"),
 }
 """Fields that say how an adapter was made, or where: its tensors' names say that as well."""
 

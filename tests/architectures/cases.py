@@ -126,3 +126,5 @@ SIZES: dict[str, dict[str, Any]] = {
     "mgp-str": {"num_bpe_labels": 64, "num_wordpiece_labels": 64, "num_character_labels": 38},
 }
 """Sizes that no name tells, by model type and as `tests.architectures.tiny.small` takes them."""
+TYPES: list[str] = []
+REASONS: dict[str, str] = {}
