@@ -3,8 +3,9 @@
 Mamba multiplies by ``self.dt_proj.weight``, and torch's MultiheadAttention hands
 ``self.out_proj.weight`` to one fused function. An adapter beside such a layer computes nothing and
 gets no gradient. The ``forward`` of every class around a layer is parsed, with the methods that it
-names and those that classes further out call, and what it reads is collected. Code without source, and functions that get the layer as an
-argument, say nothing here; a check in the first training step has to notice those.
+names and those that classes further out call, and what it reads is collected. Code without source,
+and functions that get the layer as an argument, say nothing here; a check in the first training
+step has to notice those.
 """
 
 from __future__ import annotations

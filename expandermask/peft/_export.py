@@ -35,7 +35,7 @@ from expandermask.adapters.files.folder import require_folder
 from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.dequantize import is_quantized
-from expandermask.adapters.layers.masked import MaskedEmbedding
+from expandermask.adapters.layers.masked import MaskedEmbedding, weight_of
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
 from expandermask.files import write_text
@@ -81,7 +81,10 @@ def export_peft(
     reads the folder computes the same update, and `peft.utils.hotswap` can exchange two of them.
 
     ``target_modules`` is a list of name endings. They match exactly the adapted modules of this
-    model. A model of transformers gets the ``task_type`` or the ``auto_mapping`` with which
+    model. In models such as DeepSeek's, PEFT takes names like ``down_proj`` for projections inside
+    fused experts, so modules of these names come by their weights, in ``target_parameters``.
+
+    A model of transformers gets the ``task_type`` or the ``auto_mapping`` with which
     ``AutoPeftModelFor...`` loads the folder. PEFT trains and saves the head of a classifier with
     every adapter, so the file holds the head also where the adapter does not train it.
 
@@ -106,7 +109,8 @@ def export_peft(
     ------
     AdapterError
         No adapters are attached, ``folder`` holds an adapter of `save_adapter`, whose files have
-        the same names, or PEFT would mistake a module to save for an adapted one.
+        the same names, or PEFT would mistake a module to save for an adapted one, or a quantized
+        module for a part of fused experts.
 
     Examples
     --------
@@ -185,14 +189,7 @@ def _config(
         )
     bases = [bare_at(model, place) for place in ranks]
     linear = [module for module in bases if not isinstance(module, nn.Embedding)]
-    mistaken = _mistaken(base, ranks)
-    for place in mistaken:
-        if is_quantized(bare_at(model, place).weight):
-            raise AdapterError(
-                f"PEFT takes {place!r} for a part of fused experts, which it would not do if its "
-                "weight were named, and the weight is quantized; name the module in "
-                "exclude_modules"
-            )
+    mistaken = _mistaken(model, ranks)
     scales = {place: layers[place].adapter(name).scale for place in ranks}
     own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
@@ -217,7 +214,7 @@ def _target_names(model: nn.Module, places: list[str]) -> str | list[str]:
     return target_names(places, [place for place, _ in bare_modules(model)]) if places else []
 
 
-def _mistaken(base: nn.Module, places: Iterable[str]) -> list[str]:
+def _mistaken(model: nn.Module, places: Iterable[str]) -> list[str]:
     """The modules whose names PEFT takes for those of projections inside fused experts.
 
     In DeepSeek and its kin they are the same projections of dense and of shared experts. Where PEFT
@@ -227,11 +224,19 @@ def _mistaken(base: nn.Module, places: Iterable[str]) -> list[str]:
     for leaf in {place.rpartition(".")[2] for place in places}:
         asked = peft.LoraConfig(target_modules=[leaf])
         try:
-            convert_peft_config_for_transformers(asked, base, None)
+            convert_peft_config_for_transformers(asked, unwrapped(model), None)
         except ValueError:  # one projection of two that are fused
             asked.target_parameters = [leaf]
         verdicts[leaf] = bool(asked.target_parameters)
-    return [place for place in places if verdicts[place.rpartition(".")[2]]]
+    found = [place for place in places if verdicts[place.rpartition(".")[2]]]
+    for place in found:
+        if is_quantized(weight_of(bare_at(model, place))):
+            raise AdapterError(
+                f"PEFT would take {place!r} for a part of fused experts, and cannot be given its "
+                "weight instead, which is quantized; keep the adapter by save_adapter, or attach "
+                "with this module in exclude_modules"
+            )
+    return found
 
 
 def _task(base: nn.Module) -> tuple[str | None, tuple[str, ...]]:

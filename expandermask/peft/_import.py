@@ -28,7 +28,7 @@ from expandermask.adapters.attachment import (
 )
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.dtypes import keep_dtypes, require_choice, require_dtype
-from expandermask.adapters.fit import check_fit, parameter_owners
+from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
 from expandermask.adapters.layers.masked import weight_of
@@ -37,7 +37,7 @@ from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
 from expandermask.masks.peft_file import CONFIG_KEY, PLAN_KEY
-from expandermask.masks.places import bare_at, bare_modules
+from expandermask.masks.places import bare_at, bare_modules, parameter_owners
 from expandermask.masks.plan import MaskPair, MaskPlan
 from expandermask.peft._folder import Factors, PeftFolder, read_folder
 

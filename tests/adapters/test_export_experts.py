@@ -89,3 +89,14 @@ def test_stock_peft_trains_on_and_merges(tmp_path: Path) -> None:
     assert all(grad is not None and bool(grad.any()) for grad in grads)
     merged = stock.eval().merge_and_unload()
     torch.testing.assert_close(logits(merged), logits(model), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantized_projection_that_peft_would_mistake_is_refused(tmp_path: Path) -> None:
+    model = model_of(GLM)
+    attach(model, AdapterConfig(r=8, target_modules=["o_proj", "down_proj"]), rng=0)
+    base = attachment(model).layers["model.layers.0.mlp.down_proj"].base
+    base.weight = nn.Parameter(base.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(AdapterError, match=r"'model\.layers\.0\.mlp\.down_proj' for a part of fus"):
+        export_peft(model, tmp_path)
+    assert not any(tmp_path.iterdir())

@@ -88,7 +88,6 @@ def globally(config: Any) -> dict[str, torch.Tensor]:
     return {"global_attention_mask": mask}
 
 
-
 Given = Callable[[Any], dict[str, torch.Tensor | None]]
 
 GIVEN: dict[str, Given] = {
@@ -99,9 +98,7 @@ GIVEN: dict[str, Given] = {
     **dict.fromkeys(("got_ocr2", "internvl"), lambda c: seen(c, 1)),
     **dict.fromkeys(("idefics3", "smolvlm"), lambda c: seen(c, 4, pixel_values=pixels(c, 1))),
     "idefics2": lambda c: seen(c, 64, pixel_values=pixels(c, 1)),
-    **dict.fromkeys(
-        ("timesformer", "videomae", "vivit"), lambda c: {"pixel_values": pixels(c, 2)}
-    ),
+    **dict.fromkeys(("timesformer", "videomae", "vivit"), lambda c: {"pixel_values": pixels(c, 2)}),
     "vjepa2": lambda c: {"pixel_values_videos": noise(2, 2, 3, 32, 32)},
     **dict.fromkeys(("informer", "time_series_transformer"), forecast),
     **dict.fromkeys(("patchtst", "patchtsmixer"), lambda c: {"past_values": noise(2, 32, 2)}),

@@ -107,8 +107,8 @@ PREFERRED = (
 def model_class(config: PreTrainedConfig) -> type[nn.Module]:
     """The model class of a config: the first there is of the preferred kinds."""
     for mapping in PREFERRED:
-        if type(config) in mapping.keys():
-            found = mapping[type(config)]
+        found = mapping.get(type(config))
+        if found is not None:
             return found[0] if isinstance(found, tuple) else found
     raise KeyError(f"no model class for {type(config).__name__}")
 
