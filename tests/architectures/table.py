@@ -1,6 +1,7 @@
 """The committed table of what the sweep found, one row a model type.
 
-``python -m tests.architectures.table`` makes it anew, or with names only their rows.
+``python -m tests.architectures.table`` makes every row anew. With names of types it makes their
+rows only, also where there were none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from expandermask.errors import ExpanderMaskError
-from tests.architectures.cases import REASONS, SIZES, TYPES
+from tests.architectures.cases import REASONS, SIZES
 from tests.architectures.inputs import inputs
 from tests.architectures.journey import Found, travel
 from tests.architectures.tiny import build
@@ -36,6 +37,11 @@ def cells(model_type: str) -> Cells:
     except ExpanderMaskError as error:
         name = type(model).__name__
         return (f"`{model_type}`", name, "none", "", "", f"refused: {_short(str(error))}")
+    return row(model_type, found)
+
+
+def row(model_type: str, found: Found) -> Cells:
+    """The row of a type that was adapted and trained."""
     return (
         f"`{model_type}`",
         found.model_class,
@@ -49,7 +55,7 @@ def cells(model_type: str) -> Cells:
 def _without_gradient(model_type: str, found: Found) -> str:
     if not found.still:
         return ""
-    return f"{_leaves(found.still)} ({REASONS.get(model_type, 'no reason is known')})"
+    return f"{_under_common(found.still)} ({REASONS.get(model_type, 'no reason is known')})"
 
 
 def _by_reason(passed: Mapping[str, str]) -> str:
@@ -62,7 +68,20 @@ def _by_reason(passed: Mapping[str, str]) -> str:
 def _leaves(names: Iterable[str]) -> str:
     """The last parts of names, each once; two where the last is a number."""
     ends = [re.sub(r"^.*?([^.]+(\.\*)*)$", r"\1", name) for name in names]
-    return ", ".join(dict.fromkeys(end.replace("*", r"\*") for end in ends))
+    return ", ".join(dict.fromkeys(_escaped(end) for end in ends))
+
+
+def _under_common(names: Iterable[str]) -> str:
+    """The last parts of names, after what the names begin with in common."""
+    split = [name.split(".") for name in names]
+    shared = [part[0] for part in zip(*split, strict=False) if len(set(part)) == 1]
+    if len(split) == 1 or not shared:
+        return _escaped(".".join(shared)) or _leaves(names)
+    return f"{_escaped('.'.join(shared))}: {_leaves(names)}"
+
+
+def _escaped(name: str) -> str:
+    return name.replace("*", r"\*")
 
 
 def _short(text: str) -> str:
@@ -87,10 +106,10 @@ def write(rows: Mapping[str, Cells]) -> None:
 
 
 def main(names: list[str]) -> None:
-    """Make the rows of these types, or of all."""
-    rows = {name: row for name, row in committed().items() if name in TYPES}
+    """Make the rows of these types, or all that there are."""
+    rows = committed()
     failed = []
-    for name in names or TYPES:
+    for name in names or list(rows):
         try:
             rows[name] = cells(name)
         except Exception as error:  # the others are looked at all the same

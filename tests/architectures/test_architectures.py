@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.architectures.cases import FAST, REASONS, TYPES
+from tests.architectures.cases import FAST, REASONS
 from tests.architectures.table import cells, committed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -17,15 +17,14 @@ def test_an_adapter_goes_through_everything_on_a_few_types(model_type: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", [name for name in TYPES if name not in FAST])
+@pytest.mark.parametrize("model_type", sorted(committed().keys() - set(FAST)))
 def test_an_adapter_goes_through_everything(model_type: str) -> None:
     assert cells(model_type) == committed()[model_type]
 
 
-def test_the_table_has_a_row_for_each_type_and_a_reason_for_each_gap() -> None:
+def test_the_table_is_long_and_each_gap_has_a_reason() -> None:
     rows = committed()
-    assert sorted(rows) == sorted(TYPES)
     assert {name for name, row in rows.items() if row[4]} == set(REASONS)
-    trained = [row for row in rows.values() if row[5].startswith("trained")]
-    assert len(rows) >= 70
-    assert len(trained) >= 60
+    assert {row[5].split(":")[0] for row in rows.values()} == {"trained", "refused"}
+    assert len(rows) >= 300
+    assert sum(row[5] == "trained" for row in rows.values()) >= 285

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import modeling_auto as auto
@@ -106,11 +107,17 @@ PREFERRED = (
 
 def model_class(config: PreTrainedConfig) -> type[nn.Module]:
     """The model class of a config: the first there is of the preferred kinds."""
+    if config.model_type in CLASSES:
+        return getattr(transformers, CLASSES[config.model_type])
     for mapping in PREFERRED:
-        found = mapping.get(type(config))
+        found = mapping.get(type(config), None)
         if found is not None:
             return found[0] if isinstance(found, tuple) else found
     raise KeyError(f"no model class for {type(config).__name__}")
+
+
+CLASSES = {"squeezebert": "SqueezeBertForSequenceClassification"}
+"""Model classes for types of which the first one would have nothing to train."""
 
 
 def build(model_type: str, overrides: dict[str, Any], seed: int = 0) -> nn.Module:
