@@ -108,7 +108,7 @@ GIVEN: dict[str, Given] = {
     "wav2vec2-bert": lambda c: {"input_features": noise(2, 64, 32)},
     "lxmert": lambda c: {"visual_feats": noise(2, 4, 16), "visual_pos": noise(2, 4, 4)},
     "perceiver": lambda c: {"inputs": ids(c)},
-    "trocr": lambda c: {"encoder_hidden_states": noise(2, 6, c.cross_attention_hidden_size)},
+    "trocr": lambda c: {"encoder_hidden_states": noise(2, 6, c.d_model)},
     "longformer": globally,
     "led": globally,
 }
