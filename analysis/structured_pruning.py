@@ -21,7 +21,8 @@ RANKS = (2, 4, 8)
 class PrunedLoRA(AdaLoRA):
     """LoRA's own factors, whose terms are dropped by AdaLoRA's importance and never come back."""
 
-    def _start(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+    def start_terms(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+        """LoRA's first values stay, and all gates are 1."""
         adapter.set_rank_gate(torch.ones(adapter.r, dtype=adapter.values_a.dtype))
 
     def scores(self) -> Tensor:

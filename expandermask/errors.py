@@ -69,7 +69,12 @@ def check_real(name: str, value: object) -> float:
         raise InvalidInputError(
             f"{name} must be a real number, got {value!r:.80} ({type(value).__name__})"
         )
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidInputError(
+            f"{name} must be below 1e308, the largest float; got a larger {type(value).__name__}"
+        ) from None
 
 
 def check_size(name: str, value: object) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, attach
-from expandermask.adapters.files.stored import StoredAdapter
+from expandermask.masks import MaskPlan
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = AdapterConfig(
@@ -52,13 +52,14 @@ def digest(made: nn.Module) -> str:
     return found.hexdigest()
 
 
-def content(stored: StoredAdapter) -> Any:
+def content(found: tuple[AdapterConfig, MaskPlan, dict[str, torch.Tensor]]) -> Any:
     """All that an adapter's file says, to be compared."""
+    config, plan, stored = found
     tensors = {
         name: (str(t.dtype), tuple(t.shape), t.reshape(-1).view(torch.uint8).numpy().tobytes())
-        for name, t in stored.tensors.items()
+        for name, t in stored.items()
     }
-    return stored.config.to_dict(), stored.plan.to_dict(), tensors
+    return config.to_dict(), plan.to_dict(), tensors
 
 
 FREE = ("lora_alpha", "lora_dropout", "target_modules", "scaling", "modules_to_save")

@@ -22,6 +22,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,7 +36,7 @@ from tqdm import tqdm
 
 import expandermask as xm
 from expandermask.adapters import load_adapter, save_adapter
-from expandermask.adapters.files.stored import read_adapter
+from expandermask.adapters.files.stored import open_adapter
 from expandermask.errors import ExpanderMaskError
 from expandermask.importance import AxisSparsity, ModuleSparsity, SparsityResult
 from expandermask.masks import bernoulli, load_mask, row_column, save_mask
@@ -91,6 +92,12 @@ def judged(read: Callable[[], Any], original: Any) -> str:
 def mutants() -> Mutants:
     """Mutants of the small adapter."""
     return Mutants(adapter_bytes())
+
+
+def read_adapter(data: bytes) -> Any:
+    """The config, plan and tensors in the bytes of a file, without a model."""
+    file = open_adapter(BytesIO(data), len(data), "the adapter")
+    return file.config, *file.read()
 
 
 @cache

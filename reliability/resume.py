@@ -3,9 +3,10 @@
     python reliability/resume.py [--times M]
 
 MiniLM, adapted and with all its dropout on, is trained for 30 steps on film reviews, by the
-Trainer with `AdapterCallback` and by a plain loop. For every step a process is ended by SIGKILL
-after it and another one resumes from what is on disk; at the end weights, masks, both moments of
-AdamW and the state of the random generator must be those of the uninterrupted run, bit for bit.
+Trainer (`SmallCheckpoints` with `AdapterCallback`) and by a plain loop. For every step a process is
+ended by SIGKILL after it and another one resumes from what is on disk; at the end weights, masks,
+both moments of AdamW and the state of the random generator must be those of the uninterrupted run,
+bit for bit.
 Then two processes save values that carry their rank's tag, under DDP and FSDP2, zero them and load
 them again. Writes results/resume.json; exits with 1 if anything differs.
 """
@@ -31,7 +32,6 @@ from tqdm import tqdm
 from transformers import (
     DataCollatorWithPadding,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
@@ -40,6 +40,7 @@ from transformers.utils import logging
 from expandermask.adapters import (
     AdapterCallback,
     AdapterConfig,
+    SmallCheckpoints,
     attach,
     load_adapter,
     save_adapter,
@@ -120,7 +121,7 @@ def by_trainer(folder: Path, steps: int, kill: int | None, resume: bool) -> str:
         disable_tqdm=True,
         use_cpu=True,
     )
-    trainer = Trainer(
+    trainer = SmallCheckpoints(
         adapted(),
         settings,
         train_dataset=rows,

@@ -102,7 +102,7 @@ LAX_READER = """
 files_fuzz.memory = lambda data: {}
 files_fuzz.adapter_content()
 found = files_fuzz.read_adapter(files_fuzz.adapter_bytes())
-found.tensors["first.A"][0, 0] += 1
+found[2]["first.A"][0, 0] += 1
 files_fuzz.read_adapter = lambda data: found
 """
 IN_PLACE = """

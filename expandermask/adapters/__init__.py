@@ -12,31 +12,33 @@ except ImportError as error:
         "expandermask.adapters needs PyTorch; install it with: pip install 'expandermask[torch]'"
     ) from error
 
-from expandermask.adapters.activate import (
+from expandermask.adapters.attach import (
     active_adapters,
     adapter_names,
+    attach,
     delete_adapter,
+    detach,
     disable_adapters,
     set_adapters,
 )
-from expandermask.adapters.attach import attach, detach
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.load import load_adapter
-from expandermask.adapters.files.save import save_adapter
+from expandermask.adapters.files.saving import load_adapter, save_adapter
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.backend import get_backend, set_backend
+from expandermask.adapters.layers.compute import get_backend, set_backend
 from expandermask.adapters.layers.masked import MaskedEmbedding, MaskedLayer, MaskedLinear
 from expandermask.adapters.merge import merge, unmerge
-from expandermask.adapters.norms import residual_norms
 from expandermask.adapters.remask import change_masks
-from expandermask.adapters.report import AdapterCost, ParameterReport, parameter_report
+from expandermask.adapters.report import (
+    AdapterCost,
+    ParameterReport,
+    parameter_report,
+    residual_norms,
+)
 
 if TYPE_CHECKING:
-    from expandermask.adapters.training.callback import AdapterCallback
+    from expandermask.adapters.training.callback import AdapterCallback, SmallCheckpoints
     from expandermask.peft import XoraConfig as XoraConfig
-    from expandermask.peft import export_peft as export_peft
-    from expandermask.peft import import_peft as import_peft
-    from expandermask.peft import shira_mask_fn as shira_mask_fn
+    from expandermask.peft import export_peft, import_peft, shira_mask_fn
 
 __all__ = [
     "AdapterCallback",
@@ -47,6 +49,7 @@ __all__ = [
     "MaskedLayer",
     "MaskedLinear",
     "ParameterReport",
+    "SmallCheckpoints",
     "active_adapters",
     "adapter_names",
     "attach",
@@ -70,6 +73,7 @@ __all__ = [
 
 _LATER = {
     "AdapterCallback": ("expandermask.adapters.training.callback", "transformers"),
+    "SmallCheckpoints": ("expandermask.adapters.training.callback", "transformers"),
     "XoraConfig": ("expandermask.peft", "peft"),
     "export_peft": ("expandermask.peft", "peft"),
     "import_peft": ("expandermask.peft", "peft"),

@@ -1,4 +1,4 @@
-"""attach() and detach(): masked layers around a model's modules, and their removal.
+"""attach() and detach() put adapters on a model and take them off; the others say which run.
 
 Everything is checked before anything is changed: a refusal leaves the model as it was.
 """
@@ -6,20 +6,19 @@ Everything is checked before anything is changed: a refusal leaves the model as 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from expandermask.adapters.activate import apply_active, delete_adapter
 from expandermask.adapters.attachment import (
     OwnAttachment,
+    attachment,
     is_attached,
     masked_layers,
     own_attachment,
-    placed_parameters,
     record,
     swap_module,
 )
@@ -27,9 +26,13 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.pretrained import write_own_names, write_plain_names
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import MaskedAdapter, value_dtype
-from expandermask.adapters.layers.masked import AdaptedLayer, masked_layer, weight_of
-from expandermask.adapters.layers.packing import allow_packing, forbid_packing
-from expandermask.adapters.quantization_marks import put_marks_back
+from expandermask.adapters.layers.masked import AdaptedLayer, masked_layer
+from expandermask.adapters.layers.quantized import (
+    allow_packing,
+    forbid_packing,
+    put_marks_back,
+    weight_of,
+)
 from expandermask.adapters.training.distributed import same_seed
 from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError, InvalidInputError
@@ -38,6 +41,7 @@ from expandermask.masks.places import (
     bare_module,
     module_at,
     placed_modules,
+    placed_parameters,
     put_module,
     unwrapped,
 )
@@ -110,20 +114,22 @@ def attach(
         if config is not None:
             raise InvalidInputError("config was given twice; give a plan first, or only a config")
         config = adapter
+        if config.left_degree is None:
+            raise InvalidInputError("left_degree=None goes with a plan; without one give a number")
         plan = MaskPlan.for_model(
             model,
             target_modules=config.target_modules,
             exclude_modules=config.exclude_modules,
             modules_to_save=config.modules_to_save,
             r=config.r,
-            left_degree=_degree_of(config),
+            left_degree=config.left_degree,
             rng=same_seed(rng),
             progress=progress,
         )
     else:
         plan = adapter
         config = _config_for(plan, config, rng)
-    saved = check_fit(model, plan, config)
+    saved = check_fit(model, {place: pair.shape for place, pair in plan.items()}, config)
     _put_on(model, name, plan, config, saved)
     return plan
 
@@ -178,6 +184,110 @@ def detach(model: nn.Module, *, keep_merged: bool = False) -> None:
     record(model, None)
 
 
+def adapter_names(model: nn.Module) -> tuple[str, ...]:
+    """The names of all adapters on ``model``, in the order they came; none is an AdapterError."""
+    return tuple(attachment(model).plans)
+
+
+def active_adapters(model: nn.Module) -> tuple[str, ...]:
+    """The names of the adapters that run; AdapterError if ``model`` has none."""
+    return attachment(model).active
+
+
+def set_adapters(model: nn.Module, names: str | Iterable[str]) -> None:
+    """Let the named adapters run, their updates added up, and only them train.
+
+    An adapter that is not active is frozen, and so are its modules to save, which then are not in
+    the model: of each such module at most one active adapter may have a copy. Optimizers keep to
+    the parameters they were given, so after a switch make a new one.
+
+    Raises
+    ------
+    AdapterError
+        No adapters are attached, a name is unknown, two of them save the same module, or adapters
+        are merged.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask.adapters import AdapterConfig, active_adapters, attach, set_adapters
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
+    >>> _ = attach(model, AdapterConfig(r=8), name="news", rng=0)
+    >>> _ = attach(model, AdapterConfig(r=16), name="films", rng=1)
+    >>> active_adapters(model)
+    ('news',)
+    >>> set_adapters(model, ["news", "films"])
+    >>> active_adapters(model)
+    ('news', 'films')
+    """
+    attached = own_attachment(model)
+    chosen = (names,) if isinstance(names, str) else tuple(names)
+    if len(set(chosen)) != len(chosen) or not chosen:
+        raise InvalidInputError(f"names must be at least one and no name twice, got {chosen!r}")
+    savers: dict[str, str] = {}
+    for name in chosen:
+        for place in attached.adapter(name)[1].heads:
+            if place in savers:
+                raise AdapterError(
+                    f"{savers[place]!r} and {name!r} both save {place!r}; only one of them can be "
+                    "active"
+                )
+            savers[place] = name
+    _require_unmerged(model)
+    attached.run(chosen)
+
+
+@contextmanager
+def disable_adapters(model: nn.Module) -> Iterator[None]:
+    """Within the block the model computes as it did before any adapter, to the bit.
+
+    Merged updates are taken out for its duration and put in again afterwards. Adapters may be
+    added, deleted or detached in it; afterwards those run, merged or not as before, that were
+    active and are still there. Raises `AdapterError` if no adapters are attached.
+    """
+    attached = own_attachment(model)
+    merged = {layer: layer.weight.dtype for layer in masked_layers(model).values() if layer.merges}
+    active = attached.active
+    try:
+        for layer in merged:
+            layer.take_out()
+        attached.run(())
+        yield
+    finally:
+        if is_attached(model) and attachment(model) is attached:
+            left = tuple(name for name in active if name in attached.plans)
+            for layer in masked_layers(model).values():
+                layer.take_out()
+            fallback = () if not active else (next(iter(attached.plans)),)
+            attached.run(left or fallback)
+            for layer, dtype in merged.items():
+                layer.merge_in(left, what="", safe=False, dequantize=dtype)
+
+
+def delete_adapter(model: nn.Module, name: str) -> None:
+    """Remove one of several adapters; if it was the only active one, the first other runs.
+
+    Raises `AdapterError` if there is none of that name, it is the last one (`detach` takes that
+    off), or adapters are merged.
+    """
+    attached = own_attachment(model)
+    attached.adapter(name)
+    _require_unmerged(model)
+    if len(attached.plans) == 1:
+        raise AdapterError(f"{name!r} is the last adapter; detach(model) takes it off")
+    if name in attached.active:
+        others = tuple(n for n in attached.active if n != name)
+        attached.run(others or (next(n for n in attached.plans if n != name),))
+    for place in masked_layers(model, name):
+        attached.drop(place, name)
+    attached.take_up_heads()
+    for kept in (attached.plans, attached.configs, attached.copies):
+        del kept[name]
+    saved = {place for copies in attached.copies.values() for place in copies}
+    for place in attached.originals.keys() - saved:
+        swap_module(model, place, attached.originals.pop(place))
+
+
 def require_free(model: nn.Module, name: str) -> None:
     """Raise unless an adapter called ``name`` could be added to ``model``."""
     if not isinstance(model, nn.Module):
@@ -207,14 +317,12 @@ def require_free(model: nn.Module, name: str) -> None:
             f"({len(attached.layers)} modules); choose another name, or call delete_adapter or "
             "detach(model) first"
         )
+    _require_unmerged(model)
+
+
+def _require_unmerged(model: nn.Module) -> None:
     if any(layer.merges for layer in masked_layers(model).values()):
         raise AdapterError("adapters are merged into the model; call unmerge(model) first")
-
-
-def _degree_of(config: AdapterConfig) -> int:
-    if config.left_degree is None:
-        raise InvalidInputError("left_degree=None goes with a plan; without one give a number")
-    return config.left_degree
 
 
 def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) -> AdapterConfig:
@@ -239,16 +347,20 @@ def _put_on(
     model: nn.Module, name: str, plan: MaskPlan, config: AdapterConfig, saved: tuple[str, ...]
 ) -> None:
     """Build everything new, then freeze the model and put it in."""
+    first = not is_attached(model)
+    attached = OwnAttachment(unwrapped(model)) if first else own_attachment(model)
+    attached.take_up_heads()
     built: dict[str, MaskedAdapter] = {
         place: new_adapter(bare_module(module_at(model, place)), place, pair, plan, config)
         for place, pair in plan.items()
     }
-    copies = {place: _trainable_copy(_original(model, place)) for place in saved}
-    if not is_attached(model):
-        record(model, OwnAttachment(unwrapped(model), forbid_packing(model)))
+    originals = {place: attached.originals.get(place, module_at(model, place)) for place in saved}
+    copies = {place: _trainable_copy(original) for place, original in originals.items()}
+    if first:
+        attached.packing = forbid_packing(model)
         model.requires_grad_(False)
-        write_plain_names(own_attachment(model))
-    attached = own_attachment(model)
+        record(model, attached)
+        write_plain_names(attached)
     for place, adapter in built.items():
         layer = attached.layers.get(place)
         if layer is None:
@@ -256,14 +368,12 @@ def _put_on(
             put_module(model, place, layer)
             attached.layers[place] = layer
         layer.adapters[name] = adapter.train(layer.training)
-    for place in saved:
-        attached.originals.setdefault(place, module_at(model, place))
-    if not attached.plans:  # none may be active for another reason: see `disable_adapters`
-        attached.names = (name,)
+    attached.originals |= originals
     attached.plans[name] = plan
     attached.configs[name] = config
     attached.copies[name] = copies
-    apply_active(model)
+    # None may be active for another reason than that there was none: see `disable_adapters`.
+    attached.run((name,) if first else attached.active)
     look_at_first_pass(attached)
 
 
@@ -286,16 +396,6 @@ def new_adapter(
         dtype=value_dtype(weight),
         embedding=isinstance(base, nn.Embedding),
     )
-
-
-def _original(model: nn.Module, place: str) -> nn.Module:
-    """The model's own module at ``place``, whichever adapter's copy is there now."""
-    if is_attached(model):
-        attached = own_attachment(model)
-        attached.take_up_heads()
-        if place in attached.originals:
-            return attached.originals[place]
-    return module_at(model, place)
 
 
 def _trainable_copy(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
@@ -24,9 +24,9 @@ from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError
 from expandermask.masks.places import (
     adapted_base,
-    bare_modules,
     module_at,
     placed_modules,
+    placed_parameters,
     put_module,
     unwrapped,
 )
@@ -53,6 +53,9 @@ class NamedAdapter:
 class Attachment(ABC):
     """The adapters on a model by name, and the layers that hold them by place."""
 
+    active: tuple[str, ...]
+    """The names of the adapters that run."""
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.plans: dict[str, MaskPlan] = {}
@@ -60,35 +63,26 @@ class Attachment(ABC):
         self.originals: dict[str, nn.Module] = {}
         """The model's own modules in the places where some adapter of `attach` has a copy."""
         self.marks: dict[str, Any] = {}
-        """What the model said of its quantization before a merge; see `quantization_marks`."""
+        """What the model said of its quantization before a merge; see `take_marks_off`."""
         self.looking: list[RemovableHandle] = []
         """The hooks of `expandermask.adapters.training.first_pass`, while they wait."""
 
-    @property
     @abstractmethod
-    def active(self) -> tuple[str, ...]:
-        """The names of the adapters that run."""
-
-    @abstractmethod
-    def config(self, name: str) -> AdapterConfig:
-        """An adapter's config."""
-
-    @abstractmethod
-    def heads(self, name: str) -> dict[str, nn.Module]:
-        """An adapter's modules to save, as they are now, by place."""
+    def named(self, name: str) -> NamedAdapter:
+        """An adapter, with its modules to save as they are now."""
 
     @abstractmethod
     def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
         """Say that an adapter has other masks; its layers have got them already."""
 
-    @abstractmethod
     def drop(self, place: str, name: str) -> None:
         """Take an adapter off one module."""
+        del self.layers[place].adapters[name]
 
     @property
     def adapters(self) -> Mapping[str, NamedAdapter]:
         """Every adapter by its name, to look at."""
-        return MappingProxyType({name: self.adapter(name)[1] for name in self.plans})
+        return MappingProxyType({name: self.named(name) for name in self.plans})
 
     def adapter(self, name: str | None = None) -> tuple[str, NamedAdapter]:
         """An adapter and its name; None stands for the only active one."""
@@ -101,7 +95,7 @@ class Attachment(ABC):
             name = self.active[0]
         if name not in self.plans:
             raise AdapterError(f"no adapter is called {name!r}; there are {list(self.plans)}")
-        return name, NamedAdapter(self.plans[name], self.config(name), self.heads(name))
+        return name, self.named(name)
 
     def layers_of(self, name: str | None = None) -> dict[str, AdaptedLayer]:
         """Every adapted layer by its place, in the model's order; of one adapter if named.
@@ -126,40 +120,45 @@ class Attachment(ABC):
 class OwnAttachment(Attachment):
     """What `attach` leaves: besides, what the model was before."""
 
-    def __init__(self, model: nn.Module, packing: dict[str, int]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
+        self.active = ()
         self.configs: dict[str, AdapterConfig] = {}
         self.copies: dict[str, dict[str, nn.Module]] = {}
         """Each adapter's copies of its modules to save, by place."""
         self.requires_grad = {key: p.requires_grad for key, p in placed_parameters(model)}
         """The flag every parameter had, by its name before attaching."""
-        self.packing = packing
-        """What `expandermask.adapters.layers.packing.forbid_packing` turned off."""
-        self.names: tuple[str, ...] = ()
+        self.packing: dict[str, int] = {}
+        """What `expandermask.adapters.layers.quantized.forbid_packing` turned off."""
 
-    @property
-    def active(self) -> tuple[str, ...]:
-        """The names of the adapters that run."""
-        return self.names
-
-    def config(self, name: str) -> AdapterConfig:
-        """An adapter's config."""
-        return self.configs[name]
-
-    def heads(self, name: str) -> dict[str, nn.Module]:
-        """An adapter's modules to save: those in the model while it is active, else its copies.
+    def named(self, name: str) -> NamedAdapter:
+        """An adapter, with the modules to save in the model while it is active, else its copies.
 
         So a head that was resized or assigned anew is the one that is trained and saved.
         """
         self.take_up_heads()
-        return self.copies[name]
+        return NamedAdapter(self.plans[name], self.configs[name], self.copies[name])
 
     def take_up_heads(self) -> None:
         """Look at which modules are in the places of modules to save now."""
         for place in self.originals:
-            owner = next((n for n in self.names if place in self.copies[n]), None)
-            own = self.originals if owner is None else self.copies[owner]
-            own[place] = module_at(self.model, place)
+            self._in_use(place)[place] = module_at(self.model, place)
+
+    def run(self, names: tuple[str, ...]) -> None:
+        """Let these adapters run and train: their updates and their modules to save."""
+        self.take_up_heads()
+        self.active = names
+        for layer in self.layers_of().values():
+            layer.active = layer.having(names)
+            for name in layer.adapters:
+                layer.adapter(name).let_train(name in layer.active)
+        for place in self.originals:
+            swap_module(self.model, place, self._in_use(place)[place])
+
+    def _in_use(self, place: str) -> dict[str, nn.Module]:
+        """The copies of the active adapter that saves this module, or the model's own."""
+        owner = next((name for name in self.active if place in self.copies[name]), None)
+        return self.originals if owner is None else self.copies[owner]
 
     def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
         """Say that an adapter has other masks; its layers have got them already."""
@@ -168,8 +167,8 @@ class OwnAttachment(Attachment):
 
     def drop(self, place: str, name: str) -> None:
         """Take an adapter off one module, and the layer with it if it was the last one there."""
+        super().drop(place, name)
         layer = self.layers[place]
-        del layer.adapters[name]
         if not layer.adapters:
             put_module(self.model, place, layer.base)
             del self.layers[place]
@@ -224,31 +223,20 @@ def masked_layers(model: nn.Module, name: str | None = None) -> dict[str, Adapte
 
 def mask_hashes(model: nn.Module) -> dict[str, str]:
     """A hash of the plan and scale of every adapter on ``model``, by name; of no values."""
-    attached = attachment(model)
     found = {}
-    for name, plan in attached.plans.items():
-        config = attached.config(name)
-        text = json.dumps([plan.to_json(), config.lora_alpha, config.scaling])
+    for name, adapter in attachment(model).adapters.items():
+        config = adapter.config
+        text = json.dumps([adapter.plan.to_json(), config.lora_alpha, config.scaling])
         found[name] = hashlib.sha256(text.encode()).hexdigest()
     return found
 
 
-def placed_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter of a model without its adapters, by its name there."""
-    for place, module in bare_modules(model):
-        yield from module.named_parameters(prefix=place, recurse=False)
-
-
-def saved_tensors(adapter: NamedAdapter) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of an adapter's modules to save, by full name."""
-    return {f"{place}.{key}": tensor for place, key, tensor in saved_in(adapter.heads)}
-
-
-def saved_in(heads: Mapping[str, nn.Module]) -> Iterator[tuple[str, str, Tensor]]:
-    """Every tensor of some modules that is saved: the module's name, its own, and itself."""
+def saved_tensors(heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of modules to save, by full name."""
+    found: dict[str, Tensor] = {}
     for place, head in heads.items():
-        for key, tensor in head.state_dict(keep_vars=True).items():
-            yield place, key, tensor
+        found |= head.state_dict(prefix=f"{place}.", keep_vars=True)
+    return found
 
 
 def swap_module(model: nn.Module, place: str, module: nn.Module) -> None:

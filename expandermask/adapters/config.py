@@ -71,37 +71,30 @@ class AdapterConfig:
     exclude_modules: Names = ()
 
     def __post_init__(self) -> None:
-        r = check_integer("r", self.r, minimum=1 if self.left_degree is None else 2)
         degree = self.left_degree
         if degree is not None:
             degree = check_integer("left_degree", degree, minimum=2)
-            if degree > r:
-                raise InvalidInputError(f"left_degree must be at most r = {r}, got {degree}")
-        alpha = _check_number("lora_alpha", self.lora_alpha)
-        if alpha <= 0:
-            raise InvalidInputError(f"lora_alpha must be positive, got {alpha}")
-        dropout = _check_number("lora_dropout", self.lora_dropout)
-        if not 0 <= dropout < 1:
-            raise InvalidInputError(f"lora_dropout must lie in [0, 1), got {dropout}")
+        checked = {
+            "r": check_integer("r", self.r, minimum=1 if degree is None else 2),
+            "left_degree": degree,
+            "lora_alpha": check_real("lora_alpha", self.lora_alpha),
+            "lora_dropout": check_real("lora_dropout", self.lora_dropout),
+            "target_modules": _check_names("target_modules", self.target_modules, minimum=1),
+            "modules_to_save": _check_names("modules_to_save", self.modules_to_save, pattern=False),
+            "exclude_modules": _check_names("exclude_modules", self.exclude_modules),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if degree is not None and degree > self.r:
+            raise InvalidInputError(f"left_degree must be at most r = {self.r}, got {degree}")
+        if not 0 < self.lora_alpha < math.inf:
+            raise InvalidInputError(
+                f"lora_alpha must be positive and finite, got {self.lora_alpha}"
+            )
+        if not 0 <= self.lora_dropout < 1:
+            raise InvalidInputError(f"lora_dropout must lie in [0, 1), got {self.lora_dropout}")
         if self.scaling not in SCALINGS:
             raise InvalidInputError(f"scaling must be one of {SCALINGS}, got {self.scaling!r}")
-        targets = self.target_modules
-        if not isinstance(targets, str):
-            targets = _check_names("target_modules", targets)
-        saved = _check_names("modules_to_save", self.modules_to_save, may_be_empty=True)
-        excluded = self.exclude_modules
-        if not isinstance(excluded, str):
-            excluded = _check_names("exclude_modules", excluded, may_be_empty=True)
-        for name, value in (
-            ("r", r),
-            ("left_degree", degree),
-            ("lora_alpha", alpha),
-            ("lora_dropout", dropout),
-            ("target_modules", targets),
-            ("modules_to_save", saved),
-            ("exclude_modules", excluded),
-        ):
-            object.__setattr__(self, name, value)
 
     @classmethod
     def of_plan(cls, plan: MaskPlan) -> AdapterConfig:
@@ -162,19 +155,15 @@ class AdapterConfig:
             raise FileFormatError(f"an adapter config: {error}") from None
 
 
-def _check_number(name: str, value: object) -> float:
-    number = check_real(name, value)
-    if not math.isfinite(number):
-        raise InvalidInputError(f"{name} must be finite, got {number}")
-    return number
-
-
-def _check_names(name: str, value: Iterable[str], *, may_be_empty: bool = False) -> tuple[str, ...]:
+def _check_names(name: str, value: Names, *, minimum: int = 0, pattern: bool = True) -> Names:
+    """Module names as a tuple, or, if ``pattern`` allows it, one regular expression."""
+    if isinstance(value, str) and pattern:
+        return value
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidInputError(f"{name} must be a list or tuple of module names, got {value!r}")
     names = tuple(value)
     if not all(isinstance(item, str) and item for item in names):
         raise InvalidInputError(f"{name} must hold non-empty strings, got {list(names)!r}")
-    if not names and not may_be_empty:
+    if len(names) < minimum:
         raise InvalidInputError(f"{name} is empty; name at least one module")
     return names

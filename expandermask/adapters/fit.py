@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
 from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.layers.dequantize import is_quantized
-from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.layers.packing import require_unpacked
+from expandermask.adapters.layers.quantized import is_quantized, require_unpacked, weight_of
 from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
 from expandermask.masks.places import (
@@ -26,33 +23,33 @@ from expandermask.masks.places import (
 from expandermask.masks.targets import Shape, adaptable_shapes, target_shape
 
 
-class Sized(Protocol):
-    """What is known of one module's masks, made or only described in a file."""
-
-    @property
-    def shape(self) -> Shape:
-        """(d, k), the shape of the module's weight."""
-        ...
-
-
 def check_fit(
-    model: nn.Module, plan: Mapping[str, Sized], config: AdapterConfig
+    model: nn.Module, shapes: Mapping[str, Shape], config: AdapterConfig
 ) -> tuple[str, ...]:
-    """Raise unless the adapter can go on ``model``; the full names of its modules to save."""
+    """Raise unless an adapter can go on ``model``; the full names of its modules to save.
+
+    ``shapes`` is (d, k) of the modules that it has masks for, by place.
+    """
     _require_no_peft(model)
     require_unpacked(model)
-    _require_shapes(model, plan)
+    _require_shapes(model, shapes)
     owners = parameter_owners(model)
-    for name in plan:
+    for name in shapes:
         _require_own_weight(model, name, owners)
         _require_uncompiled(model, name)
     saved = _resolve_saved(model, config.modules_to_save)
-    _require_apart(model, plan, saved)
+    _require_apart(model, shapes, saved)
     for name in saved:
-        if clash := next((t for t in plan if _overlap(t, name)), None):
+        if clash := next((t for t in shapes if _overlap(t, name)), None):
             raise AdapterError(f"module to save {name!r} and target {clash!r} overlap; drop one")
         for key, parameter in bare_at(model, name).named_parameters(prefix=name):
-            _require_trainable(key, parameter)
+            if is_quantized(parameter):
+                raise AdapterError(
+                    f"{key!r}, to be trained with modules_to_save, is quantized "
+                    f"({type(parameter).__name__} {parameter.dtype}) and cannot train; leave its "
+                    "module out of the quantization, for instance by modules_to_not_convert or "
+                    "llm_int8_skip_modules"
+                )
             if others := [o for o in owners[id(parameter)] if not o.startswith(f"{name}.")]:
                 raise AdapterError(
                     f"{key!r}, to be trained with modules_to_save, is tied to {others[0]!r}, which "
@@ -92,10 +89,10 @@ def _require_no_peft(model: nn.Module) -> None:
             )
 
 
-def _require_shapes(model: nn.Module, plan: Mapping[str, Sized]) -> None:
+def _require_shapes(model: nn.Module, shapes: Mapping[str, Shape]) -> None:
     """Every module of the plan can be adapted in this model, and is of the plan's shape."""
     places = {name for name, _ in bare_modules(model)}
-    for name, pair in plan.items():
+    for name, planned in shapes.items():
         if name == "":
             raise AdapterError(
                 "the model itself is the module to adapt, which cannot be replaced inside itself; "
@@ -108,9 +105,9 @@ def _require_shapes(model: nn.Module, plan: Mapping[str, Sized]) -> None:
                 f"it has {', '.join(known[:3]) or 'none'} ..."
             )
         shape = target_shape(model, name)
-        if pair.shape != shape:
+        if planned != shape:
             raise AdapterError(
-                f"the plan's masks for {name!r} are for a (d, k) = {pair.shape} weight, and the "
+                f"the plan's masks for {name!r} are for a (d, k) = {planned} weight, and the "
                 f"model's is {shape}; make a plan with MaskPlan.for_model(model)"
             )
 
@@ -136,16 +133,6 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
         )
 
 
-def _require_trainable(key: str, parameter: nn.Parameter) -> None:
-    """A module to save trains, and quantized weights do not."""
-    if is_quantized(parameter):
-        raise AdapterError(
-            f"{key!r}, to be trained with modules_to_save, is quantized ({type(parameter).__name__}"
-            f" {parameter.dtype}) and cannot train; leave its module out of the quantization, for "
-            "instance by modules_to_not_convert or llm_int8_skip_modules"
-        )
-
-
 def _require_uncompiled(model: nn.Module, name: str) -> None:
     """A compiled layer goes on computing what it was compiled from."""
     parent, _, leaf = name.rpartition(".")
@@ -159,13 +146,6 @@ def _require_uncompiled(model: nn.Module, name: str) -> None:
         module = inner_module(module)
 
 
-def _parents(name: str) -> Iterator[str]:
-    """The names of the modules around ``name``, inside out; the model itself, '', is the last."""
-    while name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
 def _resolve_saved(model: nn.Module, wanted: Iterable[str]) -> tuple[str, ...]:
     """Full names of the modules that ``modules_to_save`` names, outermost only."""
     found: list[str] = []
@@ -176,7 +156,7 @@ def _resolve_saved(model: nn.Module, wanted: Iterable[str]) -> tuple[str, ...]:
             raise AdapterError(f"modules_to_save names {item!r}, and no module is called that")
         found += matches
     unique = [name for name in names if name in found]
-    return tuple(n for n in unique if not any(p in unique for p in _parents(n)))
+    return tuple(n for n in unique if not any(n.startswith(f"{outer}.") for outer in unique))
 
 
 def _overlap(first: str, second: str) -> bool:

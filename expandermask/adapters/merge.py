@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from torch import nn
 
 from expandermask.adapters.attachment import attachment
-from expandermask.adapters.layers.dequantize import working_dtype
 from expandermask.adapters.layers.masked import AdaptedLayer
-from expandermask.adapters.quantization_marks import put_marks_back, take_marks_off
+from expandermask.adapters.layers.quantized import put_marks_back, take_marks_off, working_dtype
 from expandermask.errors import AdapterError
 from expandermask.masks.places import other_owners, parameter_owners
 

@@ -19,40 +19,20 @@ from torch.optim import Optimizer
 from expandermask.adapters.attachment import attachment, masked_layers
 from expandermask.adapters.layers.adapter import MaskedAdapter, first_values
 from expandermask.adapters.layers.factors import dense_factor, gather_values, index_of
-from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPlan
 
 
 @dataclass(frozen=True)
-class _Move:
-    """One factor's values on their way from one index to another."""
+class _Change:
+    """What one factor gets: where its values sit, the values, the optimizer's state of them."""
 
     adapter: MaskedAdapter
     side: str
     index: Tensor
-    first: Tensor
-    """Values of a fresh adapter with the new masks."""
-
-    @property
-    def parameter(self) -> nn.Parameter:
-        found = getattr(self.adapter, f"values_{self.side}")
-        assert isinstance(found, nn.Parameter)
-        return found
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(r, n) of the dense factor."""
-        return self.adapter.r, self.adapter.shape["ba".index(self.side)]
-
-    def carried(self, values: Tensor, newcomers: Tensor) -> Tensor:
-        """Values or moments at their new places, ``newcomers`` where there were none."""
-        old = getattr(self.adapter, f"index_{self.side}")
-        ones = dense_factor(torch.ones_like(values), old, self.shape, torch.float32)
-        there = gather_values(ones, self.index, newcomers) > 0
-        dense = dense_factor(values, old, self.shape, values.dtype)
-        return torch.where(there, gather_values(dense, self.index, newcomers), newcomers)
+    values: Tensor
+    state: dict[str, Any]
 
 
 @torch.no_grad()
@@ -102,80 +82,104 @@ def change_masks(
     >>> model[0].adapters["default"].values_a.shape
     torch.Size([64, 4])
     """
-    attached = attachment(model)
-    name, adapter = attached.adapter(name)
+    name, adapter = attachment(model).adapter(name)
     _require_same_modules(adapter.plan, plan)
+    owned = changeable(model, name)
+    config = replace(adapter.config, left_degree=plan.left_degree)
+    changes = [c for place in plan for c in _changes(owned[place], place, plan, optimizer)]
+    for change in changes:  # nothing from here on can fail
+        _apply(change, optimizer)
+    for place, own in owned.items():
+        own.scale = config.scale_of(plan[place])
+    attachment(model).replace(name, plan, config)
+
+
+def changeable(model: nn.Module, name: str) -> dict[str, MaskedAdapter]:
+    """One adapter's part in each module of its plan; `AdapterError` while it is merged."""
     layers = masked_layers(model, name)
     if any(layer.merges for layer in layers.values()):
         raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
-    config = replace(adapter.config, left_degree=plan.left_degree)
-    moves = [move for place in plan for move in _moves(layers[place], name, place, plan)]
-    ready = [(m, m.carried(m.parameter.data, m.first), _carried_state(m, optimizer)) for m in moves]
-    for move, values, state in ready:  # nothing from here on can fail
-        _apply(move, values, state, optimizer)
-    for place, layer in layers.items():
-        layer.adapter(name).scale = config.scale_of(plan[place])
-    attached.replace(name, plan, config)
+    return {place: layers[place].adapter(name) for place in attachment(model).plans[name]}
 
 
-def _moves(layer: AdaptedLayer, name: str, place: str, plan: MaskPlan) -> Iterator[_Move]:
-    adapter, pair = layer.adapter(name), plan[place]
+def _changes(
+    adapter: MaskedAdapter, place: str, plan: MaskPlan, optimizer: Optimizer | None
+) -> Iterator[_Change]:
+    """Both factors of one module, at their new places."""
+    pair = plan[place]
     seed = derive_seed(plan.seed, place, "A", "values")
-    firsts = first_values(pair, seed, embedding=layer.is_embedding)
+    firsts = first_values(pair, seed, embedding=adapter.embedding)
     for side, graph, first in zip("ab", (pair.a, pair.b), firsts, strict=True):
-        values = getattr(adapter, f"values_{side}")
-        if isinstance(values, DTensor):
+        parameter = getattr(adapter, f"values_{side}")
+        if isinstance(parameter, DTensor):
             raise AdapterError(
                 f"the values of {place!r} are sharded over processes; change masks before sharding"
             )
-        yield _Move(adapter, side, index_of(graph).to(values.device), first.to(values))
+        index = index_of(graph).to(parameter.device)
+        state = _state(parameter, optimizer)
+        # Moments start at zero, values where a fresh adapter's do.
+        carried = {
+            key: _carried(adapter, side, index, moment, torch.zeros_like(first, dtype=moment.dtype))
+            for key, moment in state.items()
+            if isinstance(moment, Tensor) and moment.dim()
+        }
+        values = _carried(adapter, side, index, parameter.data, first.to(parameter))
+        yield _Change(adapter, side, index, values, state | carried)
 
 
-def _carried_state(move: _Move, optimizer: Optimizer | None) -> dict[str, Any]:
-    """The optimizer's state of one parameter, at its new places."""
+def _carried(
+    adapter: MaskedAdapter, side: str, index: Tensor, values: Tensor, newcomers: Tensor
+) -> Tensor:
+    """Values or moments at their new places ``index``, ``newcomers`` where there were none."""
+    newcomers = newcomers.to(values.device)
+    old = getattr(adapter, f"index_{side}")
+    shape = (adapter.r, adapter.shape["ba".index(side)])
+    ones = dense_factor(torch.ones_like(values), old, shape, torch.float32)
+    there = gather_values(ones, index, newcomers) > 0
+    dense = dense_factor(values, old, shape, values.dtype)
+    return torch.where(there, gather_values(dense, index, newcomers), newcomers)
+
+
+def _state(parameter: nn.Parameter, optimizer: Optimizer | None) -> dict[str, Any]:
+    """The optimizer's state of one parameter, of which every moment can follow its value."""
     if optimizer is None:
         return {}
-    parameter = move.parameter
     if not any(p is parameter for group in optimizer.param_groups for p in group["params"]):
         if not parameter.requires_grad:
             return {}
         raise AdapterError(
             "the optimizer does not train the adapter's values; give the one that does, or none"
         )
-    state = optimizer.state.get(parameter, {})
-    carried: dict[str, Any] = {}
+    state: dict[str, Any] = optimizer.state.get(parameter, {})
     for key, value in state.items():
-        if not isinstance(value, Tensor) or value.dim() == 0:
-            carried[key] = value
-        elif value.shape == parameter.shape:
-            carried[key] = move.carried(value, torch.zeros_like(move.first, dtype=value.dtype))
-        else:
+        if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
             raise AdapterError(
                 f"the optimizer's state {key!r} has shape {tuple(value.shape)} for values of shape "
                 f"{tuple(parameter.shape)}, so it cannot follow them; leave the optimizer out and "
                 "make a new one"
             )
-    return carried
+    return state
 
 
-def _apply(move: _Move, values: Tensor, state: dict[str, Any], optimizer: Optimizer | None) -> None:
+def _apply(change: _Change, optimizer: Optimizer | None) -> None:
     """Put one factor's values, index and optimizer state in place."""
-    parameter = move.parameter
-    setattr(move.adapter, f"index_{move.side}", move.index)
+    values = f"values_{change.side}"
+    parameter = getattr(change.adapter, values)
+    setattr(change.adapter, f"index_{change.side}", change.index)
     parameter.grad = None
-    if values.shape == parameter.shape:
-        parameter.copy_(values)
-        if optimizer is not None and state:
-            optimizer.state[parameter].update(state)
+    if change.values.shape == parameter.shape:
+        parameter.copy_(change.values)
+        if optimizer is not None and change.state:
+            optimizer.state[parameter].update(change.state)
         return
-    new = nn.Parameter(values.contiguous(), requires_grad=parameter.requires_grad)
-    setattr(move.adapter, f"values_{move.side}", new)
+    new = nn.Parameter(change.values.contiguous(), requires_grad=parameter.requires_grad)
+    setattr(change.adapter, values, new)
     if optimizer is None:
         return
     for group in optimizer.param_groups:
         group["params"] = [new if p is parameter else p for p in group["params"]]
     if optimizer.state.pop(parameter, None) is not None:
-        optimizer.state[new] = state
+        optimizer.state[new] = change.state
 
 
 def _require_same_modules(own: MaskPlan, plan: object) -> None:

@@ -1,4 +1,4 @@
-"""parameter_report(): what an adapter costs, in values and bytes, beside dense LoRA's cost.
+"""What an adapter costs beside dense LoRA, parameter_report(), and does, residual_norms().
 
 Counts follow from the shapes alone, so they hold for models on the meta device too.
 """
@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from expandermask.adapters.attachment import attachment, masked_layers
@@ -16,7 +17,6 @@ from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.stored import value_shapes
 from expandermask.adapters.files.tensors import TensorShape, float32_file_size
 from expandermask.adapters.layers.factors import index_of
-from expandermask.adapters.layers.masked import MaskedEmbedding
 from expandermask.masks.adapter_file import adapter_metadata
 from expandermask.masks.peft_file import PEFT_METADATA, export_metadata, factor_shapes, peft_name
 from expandermask.masks.plan import MaskPlan
@@ -131,7 +131,7 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
         name, adapter = attachment(subject).adapter(name)
         plan, config = adapter.plan, adapter.config
         layers = masked_layers(subject, name)
-        tables = {place for place, layer in layers.items() if isinstance(layer, MaskedEmbedding)}
+        tables = {place for place, layer in layers.items() if layer.is_embedding}
         saved_values = sum(
             p.numel()
             for head in adapter.heads.values()
@@ -159,6 +159,51 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
         export_bytes=exports[0],
         compact_export_bytes=exports[1],
     )
+
+
+@torch.no_grad()
+def residual_norms(model: nn.Module, *, name: str | None = None) -> dict[str, float]:
+    """The Frobenius norm of every module's update, scale * gamma * B diag(g) A.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With adapters attached.
+    name : str, optional
+        Which of them, if several are active.
+
+    Returns
+    -------
+    dict of str to float
+        By module, in the model's order.
+
+    Raises
+    ------
+    AdapterError
+        A model without adapters, or without one of that name.
+
+    Notes
+    -----
+    ||B A||^2 is the sum of (B' B) * (A A') entry by entry, so the update itself is never made: O((d
+    + k) r^2) for each module, in float64.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from expandermask.adapters import AdapterConfig, attach, residual_norms
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
+    >>> _ = attach(model, AdapterConfig(r=8), rng=0)
+    >>> residual_norms(model)
+    {'0': 0.0}
+    """
+    name, _ = attachment(model).adapter(name)
+    norms = {}
+    for place, layer in masked_layers(model, name).items():
+        adapter = layer.adapter(name)
+        a, b = (factor.double() for factor in adapter.factors())
+        square = float(((b.t() @ b) * (a @ a.t())).sum())
+        norms[place] = adapter.scale * math.sqrt(max(square, 0.0))
+    return norms
 
 
 def _document_of(plan: MaskPlan, config: AdapterConfig) -> dict[str, str]:

@@ -119,8 +119,6 @@ class AdaLoRA(Policy):
         self.importance, self.variant = importance, variant
         self._require_sound()
 
-    state_names = ("mean", "deviation")
-
     @property
     def schedule_steps(self) -> int:
         """``total_steps``."""
@@ -207,6 +205,10 @@ class AdaLoRA(Policy):
         self._in_hand()
         return {"mean": self._mean, "deviation": self._deviation}
 
+    def state_shapes(self, values: int, terms: int) -> dict[str, tuple[int, ...]]:
+        """A number for every value and every term, in both."""
+        return dict.fromkeys(("mean", "deviation"), (values + terms,))
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`."""
         super().load_state_dict(state)
@@ -220,7 +222,8 @@ class AdaLoRA(Policy):
                 f"{self.target_rank:g}"
             )
 
-    def _start(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+    def start_terms(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+        """Normal A and B, and gates of 0: see `start_as_svd`."""
         start_as_svd(adapter, terms, seed)
 
     def _prepare(self, plan: MaskPlan) -> None:

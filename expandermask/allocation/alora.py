@@ -166,9 +166,7 @@ class ALoRA(Policy):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`: resizes the adapter, so load the model's own state after it."""
-        own = self.state_dict()
-        self._require_names(set(own), state)
-        self._require_same_shapes(own, state)
+        self.check_state(state)
         self._resize(dict(zip(self._masks, state["active"].bool(), strict=True)))
         self.evaluations = int(state["evaluations"])
 

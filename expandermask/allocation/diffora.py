@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.training.distributed import mean_over_ranks
+from expandermask.allocation._adam import Adam
 from expandermask.allocation.budget import best
 from expandermask.allocation.policy import Policy
 from expandermask.allocation.resize import first_ranks, resize
@@ -159,12 +160,9 @@ class DiffoRA(Policy):
     def state_dict(self) -> dict[str, Tensor]:
         """gamma with its moments, whether the search goes on, and what was selected."""
         self._in_hand()
-        moments = self._adam.state[self._gamma]
         return {
             "gamma": self._gamma.detach(),
-            "mean": moments["exp_avg"],
-            "square": moments["exp_avg_sq"],
-            "steps": moments["step"],
+            **self._adam.state_dict(),
             "searching": torch.tensor(self._searching),
             "selected": self._selected,
         }
@@ -202,12 +200,7 @@ class DiffoRA(Policy):
         device = self._terms.exists.device
         self._gamma = torch.zeros(len(plan), device=device, requires_grad=True)
         self._selected = torch.zeros(len(plan), dtype=torch.bool)
-        self._adam = torch.optim.Adam([self._gamma], lr=self.gate_rate)
-        self._adam.state[self._gamma] = {
-            "step": torch.zeros(()),
-            "exp_avg": torch.zeros(len(plan), device=device),
-            "exp_avg_sq": torch.zeros(len(plan), device=device),
-        }
+        self._adam = Adam(self._gamma, self.gate_rate)
 
     def _shares(self) -> Tensor:
         """gamma-bar: the softmax of gamma within each layer."""
@@ -303,36 +296,29 @@ class DiffoRA(Policy):
                 self._optimizer.state.pop(adapter.values_b, None)
 
     def _share(self, places: list[str]) -> None:
-        """Let all these modules have the first one's values, which are trained once.
-
-        They are the first one's parameters only, so that no state dict has them twice.
-        """
+        """Let all these modules have the first one's values, which are trained once."""
         owned = self._in_hand()
         for place in places[1:]:
-            for side in ("values_a", "values_b"):
-                old = owned[place]._parameters.pop(side)
-                assert old is not None
-                owned[place].__dict__[side] = getattr(owned[places[0]], side)
-                if self._optimizer is not None:
-                    self._optimizer.state.pop(old, None)
-                    for group in self._optimizer.param_groups:
-                        group["params"] = [p for p in group["params"] if p is not old]
+            before = (owned[place].values_a, owned[place].values_b)
+            owned[place].share_values(owned[places[0]])
+            if self._optimizer is None:
+                continue
+            for old in before:
+                self._optimizer.state.pop(old, None)
+                for group in self._optimizer.param_groups:
+                    group["params"] = [p for p in group["params"] if p is not old]
 
 
 def _own_copies(
     adapters: Iterable[MaskedAdapter], optimizer: torch.optim.Optimizer | None = None
 ) -> None:
     """Give adapters that share another's values copies of their own, which the optimizer trains."""
+    groups = [] if optimizer is None else optimizer.param_groups
     for adapter in adapters:
-        for side in ("values_a", "values_b"):
-            if (shared := adapter.__dict__.get(side)) is None:
-                continue
-            own = nn.Parameter(shared.detach().clone(), shared.requires_grad)
-            setattr(adapter, side, own)
-            if optimizer is not None:
-                for group in optimizer.param_groups:
-                    if any(p is shared for p in group["params"]):
-                        group["params"].append(own)
+        for shared, own in adapter.own_values():
+            for group in groups:
+                if any(p is shared for p in group["params"]):
+                    group["params"].append(own)
 
 
 def _alike(places: Iterable[str], plan: MaskPlan) -> list[list[str]]:

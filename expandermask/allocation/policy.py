@@ -26,8 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.attachment import attachment, masked_layers
+from expandermask.adapters.attachment import attachment
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.remask import changeable
 from expandermask.adapters.training.distributed import several_processes
 from expandermask.allocation.prune import prune
 from expandermask.allocation.terms import Terms
@@ -39,8 +40,6 @@ from expandermask.masks.plan import MaskPlan
 class Policy(ABC):
     """One adapter of a model in the hands of one method. Steps are counted from 0."""
 
-    state_names: tuple[str, ...] = ()
-    """What `state_dict` has, where that can be told before there is an adapter."""
     exchanges_parameters = False
     """Whether the method changes how many values an adapter has while it trains."""
 
@@ -69,8 +68,22 @@ class Policy(ABC):
         """
         self._take(model, name, fresh=True)
 
+    def take_over(self, model: nn.Module, *, name: str | None = None) -> None:
+        """As `attach`, with the gates and values that another policy has left on the adapter.
+
+        It may be inactive. A policy made of others, such as ROLoRA, hands the adapter on so.
+        """
+        self._take(model, name, fresh=False)
+
+    def start_terms(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+        """Give some terms of one module, bool of shape (r,), their first gates and values.
+
+        `attach` calls it for all terms; a policy that adds terms later calls it for those. The
+        method of the base class leaves the adapter as it is.
+        """
+        return
+
     def _take(self, model: nn.Module, name: str | None, *, fresh: bool) -> None:
-        """As `attach`; unless ``fresh``, gates and values stay as another policy has left them."""
         if self._model is not None:
             raise AdapterError(f"this {type(self).__name__} has an adapter in hand; make another")
         attached = attachment(model)
@@ -80,10 +93,7 @@ class Policy(ABC):
                 f"the adapter {name!r} is not active, so it does not train; the active ones are "
                 f"{list(attached.active)}: call set_adapters(model, {name!r}) first"
             )
-        layers = masked_layers(model, name)
-        if any(layer.merges for layer in layers.values()):
-            raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
-        found = {place: layers[place].adapter(name) for place in adapter.plan}
+        found = changeable(model, name)
         for place, own in found.items():
             if fresh and (own.rank_gate is not None or own.module_gate is not None):
                 raise AdapterError(f"{place!r} has a gate already, of another policy")
@@ -96,13 +106,14 @@ class Policy(ABC):
         self._check(adapter.plan)
         if fresh:
             for place, own in found.items():
-                self._start(
+                self.start_terms(
                     own,
                     self._terms.split(self._terms.exists)[place],
                     derive_seed(adapter.plan.seed, place, type(self).__name__),
                 )
         self._prepare(adapter.plan)
         self._model, self._name, self._adapters = model, name, found
+        self._plan_seed = adapter.plan.seed
 
     @property
     def schedule_steps(self) -> int | None:
@@ -114,6 +125,11 @@ class Policy(ABC):
         """The model whose adapter is in hand, if any."""
         return self._model
 
+    @property
+    def adapters(self) -> dict[str, MaskedAdapter]:
+        """The adapter in hand, module by module; `AdapterError` if there is none."""
+        return dict(self._in_hand())
+
     def follow(self, optimizer: torch.optim.Optimizer) -> None:
         """Tell the policy of the optimizer that trains the adapter.
 
@@ -124,8 +140,16 @@ class Policy(ABC):
         AdapterError
             It does not train the adapter's gates and, of a method that exchanges parameters, its
             values: it was made before `attach`, or before a state was loaded that exchanged some.
+            Or the adapter has got masks of another seed since `attach`.
         """
         own = self._followed()
+        seed = attachment(self._model_in_hand()).plans[self._name].seed
+        if seed != self._plan_seed:  # a PeftModel takes the masks of the checkpoint it reads
+            raise AdapterError(
+                f"the adapter's masks were drawn with the seed {seed}, and with {self._plan_seed} "
+                f"when {type(self).__name__} was attached; make the model with the seed {seed} "
+                "(XoraConfig(mask_seed=...)) before you attach the policy"
+            )
         if not hasattr(optimizer, "param_groups"):
             raise InvalidInputError(
                 f"optimizer must be a torch.optim.Optimizer, got {optimizer!r:.80}"
@@ -142,12 +166,13 @@ class Policy(ABC):
 
     def _followed(self) -> list[nn.Parameter]:
         """The parameters that the optimizer to follow has to train."""
-        return [
+        found = [
             p
             for adapter in self._in_hand().values()
             for p in adapter.parameters()
             if self.exchanges_parameters or p is adapter.rank_gate
         ]
+        return list(dict.fromkeys(found))  # values that modules share come once
 
     def groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: all that trains, and the gates without decay."""
@@ -212,38 +237,48 @@ class Policy(ABC):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state_dict`; `FileFormatError` if it is not one of this policy's."""
-        own = self.state_dict()
-        self._require_names(set(own), state)
-        self._require_same_shapes(own, state)
-        for name, tensor in own.items():
+        self.check_state(state)
+        for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
 
-    def _require_names(self, own: set[str], state: Mapping[str, Tensor]) -> None:
+    def state_shapes(self, values: int, terms: int) -> dict[str, tuple[int, ...]]:
+        """The shapes in `state_dict` for an adapter of so many values and terms, by name.
+
+        So a policy made of others can check their states before it changes the adapter. Policies
+        that a `ROLoRA` uses have to give it.
+        """
+        return {}
+
+    def check_state(
+        self,
+        state: Mapping[str, Tensor],
+        shapes: Mapping[str, tuple[int, ...] | None] | None = None,
+    ) -> None:
+        """Refuse a state that is not of these names and shapes, by default those of `state_dict`.
+
+        None for a shape allows any. Raises `FileFormatError`; nothing is changed.
+        """
+        if shapes is None:
+            shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         if not isinstance(state, Mapping) or not all(
             isinstance(tensor, Tensor) for tensor in state.values()
         ):
             raise FileFormatError(
                 f"{type(self).__name__}: a state is tensors by name, got {state!r:.80}"
             )
-        for name in sorted(own ^ state.keys(), key=str):
+        for name in sorted(shapes.keys() ^ state.keys(), key=str):
             raise FileFormatError(
                 f"{type(self).__name__}: {name!r} is missing, or not of its state"
             )
-
-    def _require_same_shapes(self, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-        for name, tensor in own.items():
-            if tensor.shape != state[name].shape:
+        for name, shape in shapes.items():
+            if shape is not None and shape != tuple(state[name].shape):
                 raise FileFormatError(
-                    f"{type(self).__name__}: {name!r} must have shape {tuple(tensor.shape)}, got "
+                    f"{type(self).__name__}: {name!r} must have shape {shape}, got "
                     f"{tuple(state[name].shape)}"
                 )
 
     def _check(self, plan: MaskPlan) -> None:
         """Refuse an adapter the policy cannot take; nothing is changed yet."""
-        return
-
-    def _start(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
-        """Give some terms of one module, bool of shape (r,), their first gates and values."""
         return
 
     def _prepare(self, plan: MaskPlan) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.attachment import attachment, masked_layers
+from expandermask.adapters.attachment import attachment
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.remask import changeable
 from expandermask.allocation.resize import restricted, swap_masks
 from expandermask.allocation.terms import Terms
 from expandermask.errors import AdapterError
@@ -58,10 +59,7 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     """
     attached = attachment(model)
     name, adapter = attached.adapter(name)
-    layers = masked_layers(model, name)
-    if any(layer.merges for layer in layers.values()):
-        raise AdapterError(f"the adapter {name!r} is merged; call unmerge(model) first")
-    owned = {place: layers[place].adapter(name) for place in adapter.plan}
+    owned = changeable(model, name)
     Terms(owned)  # refuses sharded values
     kept = {place: _open_terms(own) for place, own in owned.items()}
     pairs = {p: restricted(pair, kept[p]) for p, pair in adapter.plan.items()}

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from expandermask.adapters.attachment import attachment, masked_layers
+from expandermask.adapters.attachment import attachment
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.remask import change_masks
+from expandermask.adapters.remask import change_masks, changeable
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
 from expandermask.masks.plan import MaskPair, MaskPlan, Support
 
@@ -50,9 +50,9 @@ def swap_masks(
     model: nn.Module, plan: MaskPlan, *, name: str, optimizer: Optimizer | None = None
 ) -> None:
     """`change_masks`, but where "matched" scaling follows the degree, B makes up for it."""
-    (name, adapter), layers = attachment(model).adapter(name), masked_layers(model, name)
+    name, adapter = attachment(model).adapter(name)
     config = replace(adapter.config, left_degree=plan.left_degree)
-    owned = {place: layers[place].adapter(name) for place in plan}
+    owned = changeable(model, name)
     ratios = {place: own.scale / config.scale_of(plan[place]) for place, own in owned.items()}
     _multiply_b(owned, ratios)
     try:

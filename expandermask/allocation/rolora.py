@@ -133,7 +133,7 @@ class ROLoRA(Policy):
         ranks = self._share(dict.fromkeys(self._masks, 1.0))
         self._resize({p: first_ranks(pair, ranks[p]) for p, pair in self._masks.items()})
         self._inner = self._sparsifier(0)
-        self._inner._take(model, self._name, fresh=True)
+        self._inner.attach(model, name=self._name)
 
     @property
     def schedule_steps(self) -> int:
@@ -215,8 +215,7 @@ class ROLoRA(Policy):
         inner = (
             [n for n in state if str(n).startswith(_INNER)] if isinstance(state, Mapping) else []
         )
-        self._require_names({*own, *inner}, state)
-        self._require_same_shapes(own, state)
+        self.check_state(state, {n: tuple(t.shape) for n, t in own.items()} | dict.fromkeys(inner))
         return {name.removeprefix(_INNER): state[name] for name in inner}
 
     def _require_inner(
@@ -224,11 +223,9 @@ class ROLoRA(Policy):
     ) -> None:
         """Refuse a state of another policy, or for masks with other entries at these terms."""
         policy = self._sparsifier(number)
-        policy._require_names(set(policy.state_names), inner)
         pairs = [restricted(pair, terms[place]) for place, pair in self._masks.items()]
         values = sum(len(as_bipartite(side).lefts) for pair in pairs for side in (pair.a, pair.b))
-        numbers = torch.zeros(values + len(pairs) * self._masks.r)
-        policy._require_same_shapes(dict.fromkeys(policy.state_names, numbers), inner)
+        policy.check_state(inner, policy.state_shapes(values, len(pairs) * self._masks.r))
 
     def _check(self, plan: MaskPlan) -> None:
         if self.target_rank > plan.r:
@@ -266,7 +263,7 @@ class ROLoRA(Policy):
         self._resize({place: stay[place] | new[place] for place in stay})
         seed = derive_seed(self._masks.seed, "ROLoRA", t)
         for place, adapter in self._in_hand().items():
-            self._inner._start(adapter, new[place], derive_seed(seed, place))
+            self._inner.start_terms(adapter, new[place], derive_seed(seed, place))
         self._begin_round(t)
 
     def _moved(self) -> dict[str, int]:
@@ -301,7 +298,7 @@ class ROLoRA(Policy):
     def _begin_round(self, number: int) -> None:
         self._round = number
         self._inner = self._sparsifier(number)
-        self._inner._take(self._model_in_hand(), self._name, fresh=False)
+        self._inner.take_over(self._model_in_hand(), name=self._name)
         if self._optimizer is not None:
             self._inner.follow(self._optimizer)
 

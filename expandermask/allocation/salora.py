@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from expandermask.adapters.training.distributed import mean_over_ranks
+from expandermask.allocation._adam import Adam
 from expandermask.allocation.orthogonality import orthogonality
 from expandermask.allocation.policy import Policy
 from expandermask.errors import AdapterError, InvalidInputError, check_integer, check_real
@@ -210,12 +211,9 @@ class SaLoRA(Policy):
     def state_dict(self) -> dict[str, Tensor]:
         """log theta with its moments, the multiplier, and the step whose gates are drawn."""
         self._in_hand()
-        moments = self._adam.state[self._log_theta]
         return {
             "log_theta": self._log_theta.detach(),
-            "mean": moments["exp_avg"],
-            "square": moments["exp_avg_sq"],
-            "steps": moments["step"],
+            **self._adam.state_dict(),
             "multiplier": self._multiplier,
             "drawn": self._step,
         }
@@ -239,12 +237,7 @@ class SaLoRA(Policy):
         self._costs = self._shares_of_terms()
         first = torch.full((len(self._terms),), _FIRST, device=device)
         self._log_theta = first.masked_fill_(~self._terms.exists, -torch.inf).requires_grad_()
-        self._adam = torch.optim.Adam([self._log_theta], lr=self.gate_rate)
-        self._adam.state[self._log_theta] = {
-            "step": torch.zeros(()),
-            "exp_avg": torch.zeros_like(self._log_theta),
-            "exp_avg_sq": torch.zeros_like(self._log_theta),
-        }
+        self._adam = Adam(self._log_theta, self.gate_rate)
         self._multiplier, self._step = torch.zeros(()).double(), torch.zeros((), dtype=torch.int64)
         self._draw(0)
 
@@ -255,7 +248,7 @@ class SaLoRA(Policy):
         return entries / entries.sum()
 
     def _require_learnt(self) -> None:
-        if not self._adam.state[self._log_theta]["step"]:
+        if not self._adam.steps:
             raise AdapterError(
                 "SaLoRA's gates have taken no step, so nothing tells which to close; call "
                 "after_backward(step) after backward() and before zero_grad()"

@@ -86,7 +86,8 @@ class SoRA(Policy):
             else:
                 gate.copy_(reference_threshold(gate, self.strength))
 
-    def _start(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+    def start_terms(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
+        """Normal gates, with deviation 1."""
         first = torch.randn(adapter.r, generator=torch.Generator().manual_seed(seed))
         start_gate(adapter, terms, first)
 

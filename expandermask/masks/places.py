@@ -103,12 +103,23 @@ def _walk(
         yield from _walk(child, inside, seen, remove_duplicate, bare=bare)
 
 
+def placed_parameters(
+    model: nn.Module, *, remove_duplicate: bool = True
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter of a model without its adapters, by its name there.
+
+    One that is tied comes once for each of its modules; with ``remove_duplicate=False`` so does one
+    of a module that has several names.
+    """
+    for place, module in bare_modules(model, remove_duplicate=remove_duplicate):
+        yield from module.named_parameters(prefix=place, recurse=False)
+
+
 def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
     """All names of each parameter, by its identity; tied ones have several."""
     owners: dict[int, list[str]] = {}
-    for name, module in bare_modules(model, remove_duplicate=False):
-        for key, parameter in module.named_parameters(prefix=name, recurse=False):
-            owners.setdefault(id(parameter), []).append(key)
+    for key, parameter in placed_parameters(model, remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(key)
     return owners
 
 

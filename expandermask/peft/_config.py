@@ -12,11 +12,11 @@ from peft.utils import PeftType
 
 from expandermask.adapters.config import AdapterConfig
 from expandermask.errors import InvalidInputError
+from expandermask.files import write_text
 from expandermask.graphs.catalog import METHODS
 from expandermask.graphs.random import draw_seed
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape
-from expandermask.peft._card import describe
 
 
 def _extended(name: str) -> PeftType:
@@ -36,6 +36,24 @@ def _extended(name: str) -> PeftType:
 
 
 XORA = _extended("XORA")
+
+_HEADING = "## How to load this adapter"
+_TEXT = f"""{_HEADING}
+
+PEFT learns of the method XORA from expandermask. Without the import it stops with
+`KeyError: 'XORA'`.
+
+```python
+import expandermask.peft
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base_model, "this folder")
+```
+
+For programs without expandermask, `expandermask.peft.export_peft(model, folder)` writes the adapter
+as a stock LoRA folder.
+"""
+"""What the model card of a folder says: PEFT writes one without a word of the import it needs."""
 
 Names = str | list[str] | set[str] | None
 """Module names as PEFT takes them: one regular expression, or a list of name endings."""
@@ -149,7 +167,10 @@ class XoraConfig(PeftConfig):
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write the config, and into the folder's model card how to load it."""
         super().save_pretrained(save_directory, **kwargs)
-        describe(Path(save_directory))
+        card = Path(save_directory) / "README.md"
+        text = card.read_text(encoding="utf-8") if card.exists() else ""
+        if _HEADING not in text:
+            write_text(card, f"{text.rstrip()}\n\n{_TEXT}".lstrip())
 
     def _check_layers(self) -> None:
         """PEFT looks at these two only together and beside a list, and says nothing otherwise."""

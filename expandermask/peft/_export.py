@@ -29,13 +29,12 @@ from expandermask.adapters.attachment import (
     NamedAdapter,
     attachment,
     masked_layers,
-    saved_in,
+    saved_tensors,
 )
-from expandermask.adapters.files.folder import require_folder
+from expandermask.adapters.files.stored import require_folder
 from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.dequantize import is_quantized
-from expandermask.adapters.layers.masked import MaskedEmbedding, weight_of
+from expandermask.adapters.layers.quantized import is_quantized, weight_of
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
 from expandermask.files import write_text
@@ -130,8 +129,8 @@ def export_peft(
     require_folder(target, own=False)
     config, heads = _config(model, name, adapter, compact)
     tensors = _factors(model, name, adapter, compact)
-    for place, key, tensor in saved_in(heads):
-        tensors[f"base_model.model.{place}.{key}"] = whole(tensor)
+    for key, tensor in saved_tensors(heads).items():
+        tensors[f"base_model.model.{key}"] = whole(tensor)
     metadata = export_metadata(adapter.plan, adapter.config.to_dict())
 
     def write() -> None:
@@ -150,7 +149,7 @@ def _factors(
     ranks = written_ranks(adapter.plan)
     largest = max(len(kept) for kept in ranks.values())
     for place, kept in ranks.items():
-        own, table = layers[place].adapter(name), isinstance(layers[place], MaskedEmbedding)
+        own, table = layers[place].adapter(name), layers[place].is_embedding
         a, b = own.factors() if compact else _scaled_factors(own)
         missing = 0 if compact else largest - len(kept)
         index = torch.from_numpy(kept).to(a.device)
@@ -176,11 +175,10 @@ def _config(
     base = unwrapped(model)
     layers = masked_layers(model, name)
     ranks = {place: len(kept) for place, kept in written_ranks(adapter.plan).items()}
-    task, added = _task(base)
-    heads = _saved_by_peft(model, adapter, added)
-    if heads is None:  # PEFT would take an adapted module for the head of this task
-        task, added = None, ()
-        heads = _saved_by_peft(model, adapter, ())
+    # Without a task PEFT adds no head of its own, which it could take an adapted module for.
+    tasks = (_task(base), (None, ()))
+    found = ((task, _saved_by_peft(model, adapter, added)) for task, added in tasks)
+    task, heads = next((pair for pair in found if pair[1] is not None), (None, None))
     if heads is None:
         raise AdapterError(
             f"PEFT finds modules to save by the end of their names, and one of "

@@ -17,8 +17,9 @@ from typing import Any
 import regex
 from torch import Tensor
 
-from expandermask.adapters.files.tensors import read_tensors
-from expandermask.errors import FileFormatError, require_memory
+from expandermask.adapters.config import AdapterConfig
+from expandermask.adapters.files.tensors import open_tensors
+from expandermask.errors import FileFormatError, InvalidInputError
 from expandermask.files import parse_json, reading
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 from expandermask.masks.peft_file import CONFIG_NAME
@@ -33,9 +34,9 @@ _FACTOR = re.compile(r"(.+)\.lora_(?:(embedding_)?([AB])|([AB])\.weight)")
 
 _HARMLESS = {
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
-    *("inference_mode", "target_modules", "target_parameters", "exclude_modules"),
+    *("inference_mode", "target_modules", "exclude_modules", "fan_in_fan_out"),
     *("layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size"),
-    *("fan_in_fan_out", "loftq_config", "eva_config", "ensure_weight_tying"),
+    *("loftq_config", "eva_config", "ensure_weight_tying"),
 }
 """Fields that say how an adapter was made, or where: its tensors' names say that as well."""
 
@@ -45,22 +46,33 @@ _READ = {
 }
 _LARGEST = 1e30
 """No scale is near it, and integers beyond float's range would not divide."""
-_INITS = (True, False, "gaussian", "eva", "orthogonal")
-"""First values that leave the base's weights alone; others, such as PiSSA's, change them."""
+_ONLY: dict[str, tuple[Any, tuple[Any, ...], str]] = {
+    "peft_type": (None, ("LORA",), "only 'LORA' can be imported"),
+    "bias": ("none", ("none",), "only bias='none' can be imported"),
+    "init_lora_weights": (
+        True,
+        (True, False, "gaussian", "eva", "orthogonal"),
+        "it may change the base's weights; convert the folder to plain LoRA with PEFT first",
+    ),
+}
+"""Fields that are read: the value of one that is missing, those that are understood, and why."""
+_HINTS = {
+    "target_parameters": "it adapts parameters that belong to no linear module, such as the 3-D "
+    "weights of experts, and only linear modules and embeddings can have adapters here; keep using "
+    "PEFT for this folder"
+}
 
 
 @dataclass(frozen=True)
 class PeftFolder:
     """What a folder holds, checked against itself."""
 
-    r: int
-    """The largest rank of a module, without the trailing ranks that are zero in A and in B."""
-    dropout: float
+    config: AdapterConfig
+    """What the config says of all modules in the words of this library, but for the scale."""
     factors: Mapping[str, Factors]
     """By the module's name in the base model, each of its own rank without trailing zeros."""
     scales: Mapping[str, float]
     """The factor on B A x of each module."""
-    modules_to_save: tuple[str, ...]
     others: Mapping[str, Tensor] = field(repr=False)
     """Every other tensor, by its name in the base model."""
     metadata: Mapping[str, str] = field(repr=False)
@@ -68,22 +80,23 @@ class PeftFolder:
 
 def read_folder(folder: Path) -> PeftFolder:
     """Read and check a folder; `FileFormatError` for anything but plain LoRA in safetensors."""
-    config = _config(_content(folder / CONFIG_NAME))
+    with reading(folder / CONFIG_NAME, within=folder) as (stream, _):
+        config = _config(stream.read())
     if not (folder / WEIGHTS_NAME).exists() and (folder / "adapter_model.bin").exists():
         raise FileFormatError(
             f"{str(folder)!r} holds adapter_model.bin, a pickle, which is not opened; save it "
             "again with PEFT's save_pretrained(safe_serialization=True)"
         )
-    tensors, metadata = read_tensors(_content(folder / WEIGHTS_NAME))
-    factors, others = _sorted(tensors, config)
+    path = folder / WEIGHTS_NAME
+    with reading(path, within=folder) as (stream, size):
+        file = open_tensors(stream, size, repr(os.fspath(path)))
+        factors, others = _sorted(file.read(), config)
     return PeftFolder(
-        r=max(len(a) for a, _ in factors.values()),
-        dropout=float(config.get("lora_dropout") or 0.0),
+        config=_adapter_config(config),
         factors=factors,
         scales={name: _scale(config, name) for name in factors},
-        modules_to_save=tuple(config.get("modules_to_save") or ()),
         others=others,
-        metadata=metadata,
+        metadata=file.header.metadata,
     )
 
 
@@ -92,29 +105,18 @@ def _config(text: bytes) -> dict[str, Any]:
     config = parse_json(text)
     if not isinstance(config, dict):
         raise FileFormatError(f"{CONFIG_NAME} must be a JSON object")
-    if config.get("peft_type") != "LORA":
-        raise FileFormatError(
-            f"{CONFIG_NAME} has peft_type={config.get('peft_type')!r}; only 'LORA' can be imported"
-        )
-    if (bias := config.get("bias", "none")) != "none":
-        raise FileFormatError(f"{CONFIG_NAME} has bias={bias!r}; only bias='none' can be imported")
-    named = config.get("target_parameters") or []
-    if parameters := [name for name in named if not str(name).endswith(".weight")]:
-        raise FileFormatError(
-            f"{CONFIG_NAME} has target_parameters={parameters!r:.80}: it adapts parameters that "
-            "belong to no linear module, such as the 3-D weights of experts, and only linear "
-            "modules and embeddings can have adapters here; keep using PEFT for this folder"
-        )
-    if (init := config.get("init_lora_weights", True)) not in _INITS:
-        raise FileFormatError(
-            f"{CONFIG_NAME} has init_lora_weights={init!r}, which may change the base's weights; "
-            "convert it to plain LoRA with PEFT first"
-        )
+    for name, (default, understood, rule) in _ONLY.items():
+        value = config.get(name, default)
+        if value not in understood:
+            raise FileFormatError(f"{CONFIG_NAME} has {name}={value!r:.80}: {rule}")
     for name in sorted(config.keys() - _READ - _HARMLESS):
-        if config[name]:
-            raise FileFormatError(
-                f"{CONFIG_NAME} has {name}={config[name]!r:.80}, which is no plain LoRA"
-            )
+        value = config[name]
+        if name == "target_parameters" and isinstance(value, list):
+            # The weight of a module is that of a linear one, as `export_peft` may name it.
+            value = [key for key in value if not str(key).endswith(".weight")]
+        if value:
+            hint = _HINTS.get(name, "this is no plain LoRA; convert it with PEFT first")
+            raise FileFormatError(f"{CONFIG_NAME} has {name}={value!r:.80}: {hint}")
     _require_numbers(config)
     return config
 
@@ -134,14 +136,18 @@ def _require_numbers(config: dict[str, Any]) -> None:
             f"{CONFIG_NAME}: lora_alpha and alpha_pattern must be positive numbers of at most "
             f"{_LARGEST:g}: {alphas!r:.80}"
         )
-    dropout = config.get("lora_dropout") or 0
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise FileFormatError(
-            f"{CONFIG_NAME}: lora_dropout must be a number in [0, 1), got {dropout!r:.80}"
+
+
+def _adapter_config(config: dict[str, Any]) -> AdapterConfig:
+    try:
+        return AdapterConfig(
+            left_degree=None,
+            lora_dropout=config.get("lora_dropout") or 0.0,
+            scaling="paper",
+            modules_to_save=config.get("modules_to_save") or (),
         )
-    saved = config.get("modules_to_save") or []
-    if type(saved) is not list or not all(type(name) is str for name in saved):
-        raise FileFormatError(f"{CONFIG_NAME}: modules_to_save must be a list of names: {saved!r}")
+    except InvalidInputError as error:
+        raise FileFormatError(f"{CONFIG_NAME}: {error}") from None
 
 
 def _scale(config: dict[str, Any], name: str) -> float:
@@ -164,13 +170,6 @@ def _of_pattern(config: dict[str, Any], what: str, name: str) -> Any:
     return config["r" if what == "rank" else "lora_alpha"]
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of a file of the folder; a link that leads out of it is refused."""
-    with reading(path, within=path.parent) as (stream, size):
-        require_memory(size, os.fspath(path))
-        return stream.read()
-
-
 def _sorted(
     tensors: Mapping[str, Tensor], config: dict[str, Any]
 ) -> tuple[dict[str, Factors], dict[str, Tensor]]:
@@ -187,18 +186,12 @@ def _sorted(
             others[name] = tensor
     if not sides:
         raise FileFormatError(f"{WEIGHTS_NAME} holds no lora_A and lora_B")
-    pairs = {n: _pair(n, both, _of_pattern(config, "rank", n)) for n, both in sides.items()}
-    return {name: _trimmed(*pair) for name, pair in pairs.items()}, others
-
-
-def _trimmed(a: Tensor, b: Tensor) -> Factors:
-    """The factors without trailing ranks that are zero in both, as padding is; at least one."""
-    used = (a != 0).any(1) | (b != 0).any(0)  # NaN is not zero, so it counts as used
-    rank = int(used.nonzero().max()) + 1 if used.any() else 1
-    return a[:rank], b[:, :rank]
+    factors = {n: _pair(n, both, _of_pattern(config, "rank", n)) for n, both in sides.items()}
+    return factors, others
 
 
 def _pair(name: str, sides: dict[str, Tensor], r: int) -> Factors:
+    """A and B without trailing ranks that are zero in both, as padding is; at least one rank."""
     if set(sides) != {"A", "B"}:
         raise FileFormatError(f"module {name!r} has only lora_{next(iter(sides))}")
     a, b = sides["A"], sides["B"]
@@ -209,4 +202,6 @@ def _pair(name: str, sides: dict[str, Tensor], r: int) -> Factors:
         )
     if not (a.is_floating_point() and b.is_floating_point()):
         raise FileFormatError(f"module {name!r}: factors must be floating-point, got {a.dtype}")
-    return a, b
+    used = (a != 0).any(1) | (b != 0).any(0)  # NaN is not zero, so it counts as used
+    rank = int(used.nonzero().max()) + 1 if used.any() else 1
+    return a[:rank], b[:, :rank]

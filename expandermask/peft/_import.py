@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,26 +19,24 @@ from torch import Tensor, nn
 
 from expandermask.adapters.attach import attaching, require_free
 from expandermask.adapters.attachment import (
-    NamedAdapter,
     attachment,
     is_attached,
     masked_layers,
-    saved_in,
     saved_tensors,
 )
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.dtypes import keep_dtypes, require_choice, require_dtype
+from expandermask.adapters.files.saving import fill, require_alike, require_choice
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
-from expandermask.adapters.layers.masked import weight_of
-from expandermask.adapters.training.distributed import like, whole
+from expandermask.adapters.layers.quantized import weight_of
+from expandermask.adapters.training.distributed import whole
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json
 from expandermask.graphs.named import complete_bipartite
 from expandermask.masks.peft_file import CONFIG_KEY, PLAN_KEY
-from expandermask.masks.places import bare_at, bare_modules, parameter_owners
-from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.masks.places import bare_at, bare_modules
+from expandermask.masks.plan import MaskPair, MaskPlan, Support
 from expandermask.peft._folder import Factors, PeftFolder, read_folder
 
 _SAME_SCALE = 1e-9
@@ -105,72 +103,65 @@ def import_peft(
     """
     require_choice(dtype)
     stored = read_folder(Path(folder))
-    if plan is None:
-        plan = _embedded_plan(stored) or _complete_plan(stored)
-    else:
-        _require_plan(plan, stored)
-    stored = replace(stored, factors=_at_plans_ranks(stored, plan))
+    plan, factors = _plan_for(stored, plan)
     config = _config(stored, plan)
     require_free(model, name)
     config = replace(config, modules_to_save=_modules_to_save(model, stored, config, plan, dtype))
-    heads = {place: bare_at(model, place) for place in check_fit(model, plan, config)}
-    _require_heads(stored, NamedAdapter(plan, config, heads), dtype)
-    _require_exact(model, stored)
+    shapes = {place: pair.shape for place, pair in plan.items()}
+    heads = {place: bare_at(model, place) for place in check_fit(model, shapes, config)}
+    require_alike(stored.others, saved_tensors(heads), dtype)
+    _require_exact(model, factors)
     with attaching(model, plan, config, name):
-        _copy(model, stored, name, dtype)
+        values = _values(model, name, factors, stored.scales)
+        fill(model, name, {**stored.others, **values}, dtype)
     return plan
 
 
-class _OffMask(NamedTuple):
-    """The entries of a module's factors that its masks would drop."""
+def _plan_for(stored: PeftFolder, plan: MaskPlan | None) -> tuple[MaskPlan, dict[str, Factors]]:
+    """The masks of the import, and the factors, which are zero off them.
 
-    entries: int
-    largest: float
-
-
-def _embedded_plan(stored: PeftFolder) -> MaskPlan | None:
-    """The plan `export_peft` left in the file, if it still describes the factors."""
-    text = stored.metadata.get(PLAN_KEY)
-    if text is None:
-        return None
-    try:
-        plan = MaskPlan.from_json(text)
-        _require_plan(plan, stored)
-    except (AdapterError, FileFormatError) as error:
-        warnings.warn(
-            f"the plan in the file is not used, the import is dense: {error}", stacklevel=3
-        )
-        return None
-    return plan
+    Without a ``plan`` that which `export_peft` left in the file, if it still describes the factors.
+    """
+    if plan is not None:
+        return plan, _under_masks(plan, stored)
+    if PLAN_KEY in stored.metadata:
+        try:
+            plan = MaskPlan.from_json(stored.metadata[PLAN_KEY])
+            return plan, _under_masks(plan, stored)
+        except (AdapterError, FileFormatError) as error:
+            warnings.warn(
+                f"the plan in the file is not used, the import is dense: {error}", stacklevel=3
+            )
+    plan = _complete_plan(stored.factors)
+    return plan, _at_plans_ranks(stored, plan)
 
 
-def _complete_plan(stored: PeftFolder) -> MaskPlan:
+def _complete_plan(factors: Mapping[str, Factors]) -> MaskPlan:
     """Masks that keep everything, of modules of a smaller rank the first ranks."""
-    if stored.r < 2 or any(len(a) < stored.r for a, _ in stored.factors.values()):
-        there = np.arange(stored.r)
-        ones = {
-            name: (np.tile(there < len(a), (a.shape[1], 1)), np.tile(there < len(a), (len(b), 1)))
-            for name, (a, b) in stored.factors.items()
+    r = max(len(a) for a, _ in factors.values())
+    if r >= 2 and all(len(a) == r for a, _ in factors.values()):
+        pairs = {
+            name: MaskPair(complete_bipartite(a.shape[1], r), complete_bipartite(len(b), r))
+            for name, (a, b) in factors.items()
         }
-        return MaskPlan.from_masks(ones, rng=0)
-    pairs = {
-        name: MaskPair(
-            complete_bipartite(a.shape[1], stored.r), complete_bipartite(len(b), stored.r)
-        )
-        for name, (a, b) in stored.factors.items()
+        return MaskPlan(pairs, r=r, left_degree=r, seed=0)
+    there = np.arange(r)
+    ones = {
+        name: (np.tile(there < len(a), (a.shape[1], 1)), np.tile(there < len(a), (len(b), 1)))
+        for name, (a, b) in factors.items()
     }
-    return MaskPlan(pairs, r=stored.r, left_degree=stored.r, seed=0)
+    return MaskPlan.from_masks(ones, rng=0)
 
 
-def _require_plan(plan: MaskPlan, stored: PeftFolder) -> None:
-    """The plan is for these modules and shapes, and its masks drop nothing."""
+def _under_masks(plan: MaskPlan, stored: PeftFolder) -> dict[str, Factors]:
+    """The factors at the plan's ranks; `AdapterError` unless it is for them and drops nothing."""
     if not isinstance(plan, MaskPlan):
         raise InvalidInputError(f"plan must be a MaskPlan, got {plan!r:.80}")
     if names := sorted(plan.keys() ^ stored.factors.keys()):
         where = "plan" if names[0] in plan else "file"
         raise AdapterError(f"module {names[0]!r} is only in the {where}; both must name the same")
-    dropped: dict[str, _OffMask] = {}
     factors = _at_plans_ranks(stored, plan)
+    dropped: dict[str, Tensor] = {}
     for name, pair in plan.items():
         a, b = factors[name]
         if pair.shape != (len(b), a.shape[1]):
@@ -178,15 +169,23 @@ def _require_plan(plan: MaskPlan, stored: PeftFolder) -> None:
                 f"the plan's masks for {name!r} are for a (d, k) = {pair.shape} weight, and the "
                 f"file's factors for {(len(b), a.shape[1])}"
             )
-        if (off := _off_mask(pair, (a, b))).entries:
+        off = torch.cat([_off_mask(pair.a, a.t()), _off_mask(pair.b, b)])
+        if len(off):
             dropped[name] = off
     if dropped:
+        every = torch.cat(list(dropped.values()))
         raise AdapterError(
-            f"{sum(off.entries for off in dropped.values())} entries off the plan's masks are not "
-            f"zero, the largest {max(off.largest for off in dropped.values()):.3g}, in "
-            f"{len(dropped)} modules (the first {next(iter(dropped))!r}): this plan would drop "
-            "them; without a plan they are kept"
+            f"{len(every)} entries off the plan's masks are not zero, the largest "
+            f"{float(every.abs().max()):.3g}, in {len(dropped)} modules (the first "
+            f"{next(iter(dropped))!r}): this plan would drop them; without a plan they are kept"
         )
+    return factors
+
+
+def _off_mask(support: Support, factor: Tensor) -> Tensor:
+    """The entries of a factor that its mask would drop; NaN is no zero either."""
+    outside = factor[torch.from_numpy(np.logical_not(support.mask()))]
+    return outside[outside != 0].double()
 
 
 def _at_plans_ranks(stored: PeftFolder, plan: MaskPlan) -> dict[str, Factors]:
@@ -210,43 +209,22 @@ def _at_plans_ranks(stored: PeftFolder, plan: MaskPlan) -> dict[str, Factors]:
     return found
 
 
-def _off_mask(pair: MaskPair, factors: Factors) -> _OffMask:
-    count, largest = 0, 0.0
-    for support, factor in zip((pair.a, pair.b), (factors[0].t(), factors[1]), strict=True):
-        outside = factor[torch.from_numpy(np.logical_not(support.mask()))]
-        if wrong := int((outside != 0).sum()):  # NaN is no zero either
-            count, largest = count + wrong, max(largest, float(outside.abs().max()))
-    return _OffMask(count, largest)
-
-
 def _config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig:
-    """The config behind the file: the one exported with it, or one with the same scale."""
-    own = _embedded_config(stored, plan)
-    if own is not None:
-        return own
+    """The config exported with the file, unless PEFT's own says otherwise; or one of its scale."""
+    if CONFIG_KEY in stored.metadata:
+        with suppress(FileFormatError):
+            config = AdapterConfig.from_dict(parse_json(stored.metadata[CONFIG_KEY]))
+            ours = (config.r, config.left_degree, config.lora_dropout)
+            if ours == (plan.r, plan.left_degree, stored.config.lora_dropout):
+                return config
     scales = list(stored.scales.values())
-    return AdapterConfig(
+    return replace(
+        stored.config,
         r=plan.r,
         left_degree=plan.left_degree,
         lora_alpha=max(dict.fromkeys(scales), key=scales.count) * plan.r,
-        lora_dropout=stored.dropout,
         target_modules=tuple(plan),
-        scaling="paper",
-        modules_to_save=stored.modules_to_save,
     )
-
-
-def _embedded_config(stored: PeftFolder, plan: MaskPlan) -> AdapterConfig | None:
-    """The config `export_peft` left in the file, unless PEFT's own now says something else."""
-    text = stored.metadata.get(CONFIG_KEY)
-    if text is None:
-        return None
-    try:
-        config = AdapterConfig.from_dict(parse_json(text))
-    except FileFormatError:
-        return None
-    ours = (config.r, config.left_degree, config.lora_dropout)
-    return config if ours == (plan.r, plan.left_degree, stored.dropout) else None
 
 
 # -- what a file holds beside the factors ----------------------------------------------------------
@@ -271,14 +249,13 @@ def _modules_to_save(
     }
     heads = tuple(f"{place}." for found in named.values() for place in found)
     own = _own_tensors(model)
-    owners = parameter_owners(model)
     changed: dict[str, None] = {}
     for key, theirs in stored.others.items():
         if key.startswith(heads) or _is_models_own(key, theirs, own, dtype):
             continue
         plain = key.replace(".base_layer.", ".")
         place = plain.rpartition(".")[0]
-        ties = [other for other in owners[id(own[plain])] if other != plain]
+        ties = [other for other, ours in own.items() if ours is own[plain] and other != plain]
         if place in plan or ties:
             reason = f"it is tied to {ties[0]!r}" if ties else "it is adapted"
             raise AdapterError(
@@ -295,12 +272,10 @@ def _own_tensors(model: nn.Module) -> dict[str, Tensor]:
     own = {
         f"{place}.{key}": tensor
         for place, module in bare_modules(model, remove_duplicate=False)
-        for tensors in (module._parameters, module._buffers)
-        for key, tensor in tensors.items()
+        for key, tensor in (module._parameters | module._buffers).items()
         if tensor is not None
     }
-    originals = attachment(model).originals if is_attached(model) else {}
-    return own | {f"{place}.{key}": tensor for place, key, tensor in saved_in(originals)}
+    return own | saved_tensors(attachment(model).originals if is_attached(model) else {})
 
 
 def _is_models_own(key: str, theirs: Tensor, own: Mapping[str, Tensor], dtype: str | None) -> bool:
@@ -323,25 +298,11 @@ def _is_models_own(key: str, theirs: Tensor, own: Mapping[str, Tensor], dtype: s
     return not ours.is_meta and torch.equal(whole(ours.detach()).cpu().to(wide), theirs.to(wide))
 
 
-def _require_heads(stored: PeftFolder, adapter: NamedAdapter, dtype: str | None) -> None:
-    """The file has every tensor of the modules to save, of the model's shape and dtype."""
-    for key, tensor in saved_tensors(adapter).items():
-        theirs = stored.others.get(key)
-        if theirs is None:
-            raise AdapterError(f"tensor {key!r} of the modules to save is only in the model")
-        if theirs.shape != tensor.shape:
-            raise AdapterError(
-                f"tensor {key!r} is {tuple(theirs.shape)} in the file and {tuple(tensor.shape)} in "
-                "the model"
-            )
-        require_dtype(key, theirs.dtype, tensor.dtype, dtype)
-
-
-def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
+def _require_exact(model: nn.Module, factors: Mapping[str, Factors]) -> None:
     """No factor is rounded on its way to the values' dtype."""
-    for name, factors in stored.factors.items():
+    for name, pair in factors.items():
         dtype = value_dtype(weight_of(bare_at(model, name)))
-        for factor in factors:
+        for factor in pair:
             if torch.promote_types(factor.dtype, dtype) != dtype:
                 raise AdapterError(
                     f"the factors of {name!r} are {factor.dtype} and would be rounded to {dtype}; "
@@ -349,23 +310,21 @@ def _require_exact(model: nn.Module, stored: PeftFolder) -> None:
                 )
 
 
-def _copy(model: nn.Module, stored: PeftFolder, name: str, dtype: str | None) -> None:
-    """The factors' entries and the modules to save into the new adapter."""
-    attached = attachment(model).adapters[name]
-    with torch.no_grad():
-        for place, layer in masked_layers(model, name).items():
-            adapter = layer.adapter(name)
-            a, b = stored.factors[place]
-            ratio = adapter.scale / stored.scales[place]
-            if abs(ratio - 1) > _SAME_SCALE:
-                b = b.to(adapter.values_b.dtype) / ratio
-            for values, index, dense in (
-                (adapter.values_a, adapter.index_a, a),
-                (adapter.values_b, adapter.index_b, b.t()),
-            ):
-                found = gather_values(dense.contiguous().to(index.device), index, values)
-                values.copy_(like(found, values))
-        if dtype == "file":
-            keep_dtypes(attached.heads, stored.others)
-        for key, tensor in saved_tensors(attached).items():
-            tensor.copy_(like(stored.others[key], tensor))
+def _values(
+    model: nn.Module, name: str, factors: Mapping[str, Factors], scales: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """The factors' entries as the values of the new adapter, by their names in its own files."""
+    found = {}
+    for place, layer in masked_layers(model, name).items():
+        adapter = layer.adapter(name)
+        a, b = factors[place]
+        ratio = adapter.scale / scales[place]
+        if abs(ratio - 1) > _SAME_SCALE:
+            b = b.to(adapter.values_b.dtype) / ratio
+        for side, values, index, dense in (
+            ("A", adapter.values_a, adapter.index_a, a),
+            ("B", adapter.values_b, adapter.index_b, b.t()),
+        ):
+            dense = dense.contiguous().to(index.device)
+            found[f"{place}.{side}"] = gather_values(dense, index, values)
+    return found

@@ -1,27 +1,30 @@
-"""XoraLayer: an adapted layer the way PEFT's tuners have them, and what PEFT's files say of masks.
+"""XoraLayer: an adapted layer the way PEFT's tuners have them; PeftAttachment: the record of them.
 
-What is here is PEFT's bookkeeping. Computing and merging are those of every `AdaptedLayer`.
+What is here is PEFT's bookkeeping, and what PEFT's files say of masks. Computing and merging are
+those of every `AdaptedLayer`.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
+from expandermask.adapters.attachment import Attachment, NamedAdapter
+from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.compute import adapted_embedding, adapted_linear
+from expandermask.adapters.layers.factors import index_of
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError, FileFormatError
-from expandermask.inspection.xora_folder import is_mark_of, mask_mark
+from expandermask.inspection.xora_folder import is_mark_of, mask_mark, seed_in
+from expandermask.masks.places import placed_modules
 from expandermask.masks.plan import MaskPair, MaskPlan
-
-if TYPE_CHECKING:
-    from expandermask.peft._attachment import PeftAttachment
+from expandermask.peft._config import XoraConfig
 
 
 class XoraAdapter(MaskedAdapter):
@@ -103,6 +106,65 @@ def _take_up_gates(
             fill(nn.Parameter(torch.zeros_like(state_dict[key]).to(adapter.values_b.device)))
 
 
+class PeftAttachment(Attachment):
+    """What PEFT's tuner leaves on the model it adapts. PEFT's own state is asked, never copied."""
+
+    model: Any
+
+    def xora_config(self, name: str) -> XoraConfig:
+        """PEFT's config of an adapter."""
+        return cast(XoraConfig, self.model.peft_config[name])
+
+    @property
+    def active(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of the adapters that run in some layer."""
+        names = [name for layer in self.layers.values() for name in layer.having(layer.active)]
+        return tuple(dict.fromkeys(names))
+
+    def named(self, name: str) -> NamedAdapter:
+        """An adapter, with those modules to save that the model has: copies in PEFT's wrappers."""
+        heads = {}
+        for place, wrapper in placed_modules(self.model):
+            copies = wrapper._modules.get("modules_to_save")
+            if isinstance(copies, nn.ModuleDict) and name in copies:
+                heads[place] = copies[name]
+        plan = self.plans[name]
+        config = self.xora_config(name)
+        saved = [
+            item
+            for item in config.modules_to_save or ()
+            if any(f".{place}".endswith(f".{item}") for place in heads)
+        ]
+        own = replace(config.adapter_config(), left_degree=plan.left_degree, modules_to_save=saved)
+        return NamedAdapter(plan, own, heads)
+
+    def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
+        """Say that an adapter has other masks, in its config too: files are loaded by that."""
+        self.plans[name] = plan
+        self.xora_config(name).mask_plan = plan.to_dict()
+        for place in plan:
+            adapter = self.layers[place].adapter(name)
+            cast(XoraAdapter, adapter).belong(self, name, place, plan)
+
+    def reseed(self, name: str, place: str, mark: bytes) -> None:
+        """Give an adapter the masks of the seed in a mark, if ``mark`` is theirs at ``place``."""
+        config = self.xora_config(name)
+        if config.mask_plan is not None:
+            return
+        shapes = {place: pair.shape for place, pair in self.plans[name].items()}
+        seed = seed_in(mark)
+        plan = config.make_plan(shapes, seed)
+        if not is_mark_of(plan[place], mark):
+            return
+        self.plans[name] = plan
+        config.mask_seed = seed
+        for own, pair in plan.items():
+            adapter = cast(XoraAdapter, self.layers[own].adapter(name))
+            adapter.index_a = index_of(pair.a).to(adapter.index_a.device)
+            adapter.index_b = index_of(pair.b).to(adapter.index_b.device)
+            adapter.belong(self, name, own, plan)
+
+
 class XoraLayer(AdaptedLayer, BaseTunerLayer):
     """A frozen linear module, Conv1D or embedding with masked adapters by name, PEFT's way.
 
@@ -150,12 +212,10 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
         """The base's output plus the updates of the active adapters that are not merged."""
         if self.disable_adapters and self.merges:
             self.unmerge()
-        running = self.running()
-        if not running:
+        if not self.running():
             output: Tensor = self.base_layer(x, *args, **kwargs)
             return output
-        compute = adapted_embedding if self.is_embedding else adapted_linear
-        return compute(self.base_layer, running, x)
+        return super().forward(x)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the updates of the active, or the named, adapters to the base weight.

@@ -11,6 +11,7 @@ nothing else of it. `TESTED_PEFT` says with which versions; importing this besid
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper
 from peft.utils.peft_types import register_peft_method
-from torch import nn
+from torch import Tensor, nn
 
 from expandermask.adapters.attach import new_adapter
 from expandermask.adapters.attachment import attachment, is_attached, record
@@ -33,9 +34,8 @@ from expandermask.errors import AdapterError
 from expandermask.masks.places import place_of
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, target_shape, targets_of_rank
-from expandermask.peft._attachment import PeftAttachment
 from expandermask.peft._config import XORA, XoraConfig
-from expandermask.peft._layer import XoraAdapter, XoraLayer
+from expandermask.peft._layer import PeftAttachment, XoraAdapter, XoraLayer
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
@@ -180,6 +180,18 @@ class XoraModel(BaseTuner):
                 if dtype.is_floating_point and layer.having([adapter_name]):
                     layer.adapter(adapter_name).to(dtype)
 
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **others: Any
+    ) -> dict[str, Tensor]:
+        """Give gates the adapter's name too: PEFT knows the keys of what the model has already."""
+        found = super()._remap_adapter_state_dict_for_load(
+            adapter_name=adapter_name, state_dict=state_dict, **others
+        )
+        gate = re.compile(r"\.xora_adapter\.(rank_gate|module_gate)$")
+        name = rf".xora_adapter.{adapter_name}.\1"
+        return {gate.sub(name, key): tensor for key, tensor in found.items()}
+
     # -- merging -------------------------------------------------------------------------------
 
     def merge_adapter(
@@ -296,18 +308,13 @@ def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
     return list(found)
 
 
-def _register() -> None:
-    """Tell PEFT of the method, unless it knows it from an earlier import."""
-    if not peft.__version__.startswith(tuple(f"{minor}." for minor in TESTED_PEFT)):
-        warnings.warn(
-            f"expandermask's PEFT method XORA was tested with peft {', '.join(TESTED_PEFT)}, and "
-            f"this is {peft.__version__}, whose internals may differ",
-            stacklevel=2,
-        )
-    if XORA not in PEFT_TYPE_TO_TUNER_MAPPING:
-        register_peft_method(
-            name="xora", config_cls=XoraConfig, model_cls=XoraModel, prefix=XoraModel.prefix
-        )
-
-
-_register()
+if not peft.__version__.startswith(tuple(f"{minor}." for minor in TESTED_PEFT)):
+    warnings.warn(
+        f"expandermask's PEFT method XORA was tested with peft {', '.join(TESTED_PEFT)}, and "
+        f"this is {peft.__version__}, whose internals may differ",
+        stacklevel=2,
+    )
+if XORA not in PEFT_TYPE_TO_TUNER_MAPPING:  # from an earlier import
+    register_peft_method(
+        name="xora", config_cls=XoraConfig, model_cls=XoraModel, prefix=XoraModel.prefix
+    )

@@ -169,7 +169,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "lone surrogate": (forge(lambda p: add_tensor(p, LONE), hashes=True), "surrogates"),
     "gate's shape": (
         forge(lambda p: add_tensor(p, f"{QUERY}.rank_gate"), hashes=True),
-        r"a gate must have shape \(16,\)",
+        r"rank_gate.* must have shape \[16\]",
     ),
     # the document
     "a PEFT adapter": (lambda f: save_file({"x": torch.ones(2)}, f, {"format": "pt"}), "PEFT's"),

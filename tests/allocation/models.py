@@ -35,7 +35,7 @@ def net(r: int = 4, masks: str = "dense", *, double: bool = False) -> nn.Sequent
 
 def adapters(model: nn.Module) -> dict[str, MaskedAdapter]:
     return {
-        name.removesuffix(".adapters.default"): module
+        name.removeprefix("base_model.model.").removesuffix(".default").rpartition(".")[0]: module
         for name, module in model.named_modules()
         if isinstance(module, MaskedAdapter)
     }

@@ -353,7 +353,7 @@ def test_factors_of_a_module_whose_gate_is_frozen_still_count() -> None:
 
 def test_where_no_gate_is_trained_terms_are_ranked_by_their_factors() -> None:
     class Constant(AdaLoRA):
-        def _start(self, adapter: Any, terms: torch.Tensor, seed: int) -> None:
+        def start_terms(self, adapter: Any, terms: torch.Tensor, seed: int) -> None:
             adapter.set_rank_gate(torch.ones(adapter.r))
 
     model = net(4)

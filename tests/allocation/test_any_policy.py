@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from expandermask import MaskPlan
 from expandermask.adapters import (
     AdapterConfig,
+    XoraConfig,
     attach,
     detach,
     export_peft,
@@ -105,6 +107,31 @@ def test_terms_without_entries_are_never_counted(name: str) -> None:
     before = model(data(3)[0]) if name != "SaLoRA" else model.eval()(data(3)[0])
     policy.finish()
     torch.testing.assert_close(model(data(3)[0]), before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [2, 4])
+@pytest.mark.parametrize("name", POLICIES)
+def test_it_is_one_run_whoever_holds_the_adapter(name: str, degree: int) -> None:
+    """To the bit: by `attach` and by PEFT, from the same seed."""
+    asked: dict[str, Any] = {"r": 4, "left_degree": degree, "target_modules": ["0", "2"]}
+    ends = []
+    for holder in ("attach", "PEFT"):
+        torch.manual_seed(0)
+        parts = (nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Linear(8, 5))
+        model: nn.Module = nn.Sequential(*parts)
+        if holder == "attach":
+            attach(model, AdapterConfig(**asked), rng=1)
+        else:
+            model = peft.get_peft_model(model, XoraConfig(**asked, mask_seed=1))
+        policy = POLICIES[name]()
+        policy.attach(model)
+        train(model, policy, range(STEPS))
+        own = adapters(model)
+        values = [tensor.detach().clone() for a in own.values() for tensor in a.factors()]
+        ends.append((values, policy.finish(), model.eval()(data(3)[0]).detach()))
+    assert ends[0][1] == ends[1][1]
+    assert torch.equal(ends[0][2], ends[1][2])
+    assert all(torch.equal(a, b) for a, b in zip(ends[0][0], ends[1][0], strict=True))
 
 
 def test_fixed_ranks_are_those_that_masks_have() -> None:

@@ -10,13 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.utils import logging
 
-from expandermask.adapters import AdapterCallback, AdapterConfig, attach
+from expandermask.adapters import (
+    AdapterCallback,
+    AdapterConfig,
+    SmallCheckpoints,
+    XoraConfig,
+    attach,
+)
 from expandermask.allocation import (
     AdaLoRA,
     ALoRA,
@@ -28,14 +42,24 @@ from expandermask.allocation import (
     SoRA,
     minus_loss,
 )
-from expandermask.errors import AdapterError, InvalidInputError
+from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.allocation.models import adapters
 
 logging.disable_progress_bar()
 STEPS = 12
 
 
-def bert(dropout: float = 0.1) -> nn.Module:
+SMALL = BertConfig(
+    vocab_size=64,
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+)
+
+
+def bert(dropout: float = 0.1, holder: str = "attach", seed: int | None = 0) -> nn.Module:
+    """With the same adapter, held by `attach` or by PEFT."""
     torch.manual_seed(0)
     config = BertConfig(
         hidden_dropout_prob=dropout,
@@ -47,13 +71,11 @@ def bert(dropout: float = 0.1) -> nn.Module:
         num_attention_heads=2,
     )
     model = BertForSequenceClassification(config)
-    attach(
-        model,
-        AdapterConfig(
-            r=6, left_degree=6, target_modules=["query", "value"], modules_to_save=["classifier"]
-        ),
-        rng=0,
-    )
+    asked = {"r": 6, "left_degree": 6, "target_modules": ["query", "value"]}
+    asked["modules_to_save"] = ["classifier"]
+    if holder == "PEFT":
+        return peft.get_peft_model(model, XoraConfig(**asked, task_type="SEQ_CLS", mask_seed=seed))
+    attach(model, AdapterConfig(**asked), rng=seed)
     return model
 
 
@@ -93,11 +115,18 @@ def arguments(folder: Path, **more: Any) -> TrainingArguments:
 
 
 def trained(
-    folder: Path, policy: Policy, *, resume: bool = False, beside: tuple[Any, ...] = (), **more: Any
+    folder: Path,
+    policy: Policy,
+    *,
+    resume: bool | str = False,
+    beside: tuple[Any, ...] = (),
+    kind: type[Trainer] = Trainer,
+    holder: str = "attach",
+    **more: Any,
 ) -> nn.Module:
-    model = bert()
+    model = bert(holder=holder)
     callback = PolicyCallback(policy, finish=False)
-    trainer = Trainer(
+    trainer = kind(
         model, arguments(folder, **more), train_dataset=DATA, callbacks=[*beside, callback]
     )
     trainer.train(resume_from_checkpoint=resume)
@@ -200,27 +229,144 @@ def test_a_run_that_is_killed_goes_on_bit_for_bit(name: str, tmp_path: Path) -> 
     assert all(torch.equal(own[key], theirs[key]) for key in own)
 
 
-@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("holder", ["attach", "PEFT", "small"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_run_stopped_and_resumed_gives_the_same_bits(
-    name: str, small: bool, tmp_path: Path
+    name: str, holder: str, tmp_path: Path
 ) -> None:
     make = POLICIES[name]
 
-    def beside() -> tuple[Any, ...]:
-        return (AdapterCallback(),) if small else ()
+    def options() -> dict[str, Any]:
+        small: dict[str, Any] = {"beside": (AdapterCallback(),), "kind": SmallCheckpoints}
+        return small if holder == "small" else {"holder": holder}
 
     whole_policy = make()
-    whole = trained(tmp_path / "whole", whole_policy, beside=beside())
+    whole = trained(tmp_path / "whole", whole_policy, **options())
     saving = {"save_strategy": "steps", "save_steps": 4}
-    trained(tmp_path / "parts", make(), beside=beside(), **saving)
+    trained(tmp_path / "parts", make(), **options(), **saving)
     shutil.rmtree(tmp_path / "parts" / f"checkpoint-{STEPS}")
     policy = make()
-    resumed = trained(tmp_path / "parts", policy, resume=True, beside=beside(), **saving)
+    resumed = trained(tmp_path / "parts", policy, resume=True, **options(), **saving)
     assert policy.ranks() == whole_policy.ranks()
     own, theirs = resumed.state_dict(), whole.state_dict()
     assert own.keys() == theirs.keys()
     assert all(torch.equal(own[key], theirs[key]) for key in own)
+
+
+@pytest.mark.parametrize("name", ["AdaLoRA", "SoRA", "SaLoRA", "DiffoRA"])
+def test_a_checkpoint_without_the_policy_is_not_resumed(name: str, tmp_path: Path) -> None:
+    """ALoRA's and ROLoRA's adapters are smaller from the start, and nothing larger loads.
+
+    Nor does an optimizer's state without the gates, so there is none.
+    """
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "save_only_model": True}
+    Trainer(bert(), arguments(tmp_path, **saving), train_dataset=DATA).train()
+    with pytest.raises(AdapterError, match=f"resumed from holds no state of {name}"):
+        trained(tmp_path, POLICIES[name](), resume=True)
+
+
+def test_a_checkpoint_of_another_policy_is_not_resumed(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    trained(tmp_path, POLICIES["SoRA"](), **saving)
+    with pytest.raises(FileFormatError, match="the state of SoRA, and the policy is AdaLoRA"):
+        trained(tmp_path, POLICIES["AdaLoRA"](), resume=True)
+
+
+class Interrupt(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_each_resume_needs_a_state_of_its_own(best: bool, tmp_path: Path) -> None:
+    """Not the one that the best model at the end, or a resume that was interrupted, has left."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "save_only_model": True}
+    Trainer(bert(), arguments(tmp_path / "plain", **saving), train_dataset=DATA).train()
+    evaluating = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": best}
+    trainer = Trainer(
+        bert(),
+        arguments(tmp_path / "own", **saving, **evaluating),
+        train_dataset=DATA,
+        eval_dataset=DATA[:8],
+        callbacks=[PolicyCallback(POLICIES["SoRA"](), finish=False)],
+    )
+    trainer.train()
+    if not best:
+        trainer.add_callback(Interrupt())
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(resume_from_checkpoint=f"{tmp_path}/own/checkpoint-2")
+    with pytest.raises(AdapterError, match="holds no state of SoRA"):
+        trainer.train(resume_from_checkpoint=f"{tmp_path}/plain/checkpoint-2")
+
+
+class Noting(Policy):
+    """Counts its steps, and notes B's values when its state is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = torch.zeros(3)
+        self.at_loading: list[torch.Tensor] = []
+
+    def after_step(self, step: int) -> None:
+        self.count += 1
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"count": self.count, "inner.count": self.count}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.at_loading = [own.values_b.detach().clone() for own in self.adapters.values()]
+        super().load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", [Trainer, SmallCheckpoints])
+def test_a_peft_model_s_checkpoints_hold_the_policy_s_state(
+    kind: type[Trainer], tmp_path: Path
+) -> None:
+    """It is loaded before the values are, and then the run goes on to the same bits."""
+    ends = []
+    for resume in (False, f"{tmp_path}/checkpoint-4"):
+        policy, model = Noting(), bert(holder="PEFT")
+        callbacks = [PolicyCallback(policy, finish=False)]
+        settings = arguments(tmp_path, save_strategy="steps", save_steps=4)
+        trainer = kind(model, settings, train_dataset=DATA, callbacks=callbacks)
+        trainer.train(resume_from_checkpoint=resume)
+        assert policy.count.tolist() == [STEPS] * 3
+        ends.append({name: p.detach().clone() for name, p in model.named_parameters()})
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert not any(values.any() for values in policy.at_loading)
+    stored = load_file(tmp_path / "checkpoint-4" / "adapter_model.safetensors")
+    names = {key.partition("expandermask_policy.")[2] for key in stored} - {""}
+    assert names == {"kind", "count", "inner.count"}
+
+
+def test_a_peft_model_s_resume_without_the_policy_s_state_is_refused(tmp_path: Path) -> None:
+    settings = arguments(tmp_path, save_strategy="steps", save_steps=4)
+    Trainer(bert(holder="PEFT"), settings, train_dataset=DATA).train()
+    callbacks = [PolicyCallback(Noting(), finish=False)]
+    trainer = Trainer(bert(holder="PEFT"), settings, train_dataset=DATA, callbacks=callbacks)
+    with pytest.raises(AdapterError, match="resumed from holds no state of Noting"):
+        trainer.train(resume_from_checkpoint=f"{tmp_path}/checkpoint-4")
+
+
+def test_a_policy_is_not_resumed_on_masks_of_another_seed(tmp_path: Path) -> None:
+    """A PeftModel takes up the checkpoint's masks, but the policy was made for those it had."""
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    for seed in (0, 1):
+        policy = AdaLoRA(target_rank=2, total_steps=2)
+        trainer = Trainer(
+            peft.get_peft_model(
+                BertForSequenceClassification(SMALL),
+                XoraConfig(r=4, left_degree=2, target_modules=["query"], mask_seed=seed),
+            ),
+            arguments(tmp_path, **saving),
+            train_dataset=DATA,
+            callbacks=[PolicyCallback(policy, finish=False)],
+        )
+        if seed == 0:
+            trainer.train()
+            continue
+        with pytest.raises(AdapterError, match="drawn with the seed 0, and with 1 when AdaLoRA"):
+            trainer.train(resume_from_checkpoint=f"{tmp_path}/checkpoint-2")
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -244,10 +390,13 @@ def test_a_policy_may_be_finished_by_hand(name: str, tmp_path: Path) -> None:
     assert not any("policy" in key for key in model.state_dict())
 
 
+@pytest.mark.parametrize("holder", ["attach", "PEFT"])
 @pytest.mark.parametrize("name", POLICIES)
-def test_the_best_checkpoint_is_taken_up_before_the_end(name: str, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_taken_up_before_the_end(
+    name: str, holder: str, tmp_path: Path
+) -> None:
     """The best is the one after 8 of 12 steps, with the ranks of that time."""
-    model, policy = bert(), POLICIES[name]()
+    model, policy = bert(holder=holder), POLICIES[name]()
     ranks: dict[int, dict[str, int]] = {}
 
     class Watching(PolicyCallback):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
@@ -241,6 +242,57 @@ def test_modules_of_one_type_share_one_adapter(degree: int, tmp_path: Path) -> N
         fresh = Net()
         load_adapter(fresh, tmp_path / folder)
         torch.testing.assert_close(fresh(x), before)
+
+
+def sharing(model: nn.Module) -> tuple[DiffoRA, list[list[str]]]:
+    """A policy past its selection, and the groups of modules that share values."""
+    policy = policy_of(model, share_rank=2)
+    train(model, policy, range(9))
+    groups: dict[int, list[str]] = {}
+    for name, own in adapters(model).items():
+        groups.setdefault(id(own.values_a), []).append(name)
+    return policy, [names for names in groups.values() if len(names) > 1]
+
+
+def test_a_state_dict_holds_shared_values_for_each_module_and_loads(tmp_path: Path) -> None:
+    """By safetensors, which refuses tensors that share memory; and strictly."""
+    model = net()
+    policy, groups = sharing(model)
+    assert groups
+    state = model.state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    for names in groups:
+        keys = [f"{name}.adapters.default.values_b" for name in names]
+        assert all(torch.equal(state[key], state[keys[0]]) for key in keys)
+    again = net()
+    policy_of(again, share_rank=2).load_state_dict(policy.state_dict())
+    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    x = batch(70)[0]
+    assert torch.equal(again(x), model(x))
+    own = adapters(again)
+    assert all(own[n].values_b is own[names[0]].values_b for names in groups for n in names)
+
+
+def test_a_copy_of_the_model_shares_among_its_own_modules() -> None:
+    model = net()
+    _, groups = sharing(model)
+    twin = adapters(copy.deepcopy(model))
+    for names in groups:
+        assert all(twin[name].values_a is twin[names[0]].values_a for name in names)
+        assert twin[names[0]].values_a is not adapters(model)[names[0]].values_a
+        assert len(twin[names[1]].own_values()) == 2
+        assert twin[names[1]].values_a is not twin[names[0]].values_a
+
+
+def test_shared_values_are_named_once_and_frozen_together() -> None:
+    model = net()
+    _, groups = sharing(model)
+    named = [name for name, _ in model.named_parameters() if "values" in name]
+    extra = sum(len(names) - 1 for names in groups)
+    assert len(named) == 2 * (len(adapters(model)) - extra)
+    first, second = (adapters(model)[name] for name in groups[0][:2])
+    second.let_train(False)
+    assert not first.values_a.requires_grad
 
 
 def test_a_random_selection_has_the_counts_and_searches_nothing() -> None:

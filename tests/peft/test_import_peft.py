@@ -336,10 +336,13 @@ CONFIGS: list[tuple[dict[str, Any], str]] = [
     ({"lora_alpha": 0}, "must be positive numbers"),
     ({"lora_alpha": True}, "must be positive numbers"),
     ({"lora_alpha": 10**400}, "must be positive numbers"),
-    ({"lora_dropout": "x"}, "lora_dropout must be a number in"),
-    ({"lora_dropout": [0.1]}, "lora_dropout must be a number in"),
-    ({"lora_dropout": 5}, "lora_dropout must be a number in"),
-    ({"modules_to_save": "head"}, "must be a list of names"),
+    ({"lora_dropout": "x"}, "lora_dropout must be a real number"),
+    ({"lora_dropout": [0.1]}, "lora_dropout must be a real number"),
+    ({"lora_dropout": 5}, "lora_dropout must lie in"),
+    ({"lora_dropout": 10**400}, "lora_dropout must be below 1e308"),
+    ({"lora_dropout": True}, "lora_dropout must be a real number"),
+    ({"modules_to_save": [""]}, "must hold non-empty strings"),
+    ({"modules_to_save": "head"}, "must be a list or tuple of module names"),
 ]
 
 TENSORS: list[tuple[Callable[[dict[str, torch.Tensor]], Any], type, str]] = [

@@ -8,7 +8,7 @@ nobody and are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 from functools import partial
 from typing import Any
 
@@ -40,9 +40,10 @@ def _save_pretrained(
     **options: Any,
 ) -> None:
     model: Any = attached.model
-    layers = attached.layers_of()
+    attached.layers_of()  # raises if a layer is no longer in its place
     if state_dict is not None:
-        state_dict = _plain(state_dict, layers, merged=_is_merged(attached))
+        state_dict = dict(state_dict)
+        _rename(attached, model, state_dict, "", None)
     hook = model.register_state_dict_post_hook(partial(_rename, attached))
     try:
         type(model).save_pretrained(model, *arguments, state_dict=state_dict, **options)
@@ -53,27 +54,17 @@ def _save_pretrained(
 def _rename(
     attached: OwnAttachment, _: nn.Module, state: dict[str, Tensor], prefix: str, __: Any
 ) -> None:
+    """Give the tensors of a state dict the names they have without layers around their modules."""
     if prefix:  # of a model inside another, whose names are not the checkpoint's
         return
-    renamed = _plain(state, attached.layers, merged=_is_merged(attached))
-    state.clear()
-    state.update(renamed)
-
-
-def _is_merged(attached: OwnAttachment) -> bool:
     active = [layer for layer in attached.layers.values() if layer.having(attached.active)]
-    return bool(active) and all(layer.merges for layer in active)
-
-
-def _plain(state: dict[str, Tensor], places: Iterable[str], *, merged: bool) -> dict[str, Tensor]:
-    """The tensors under the names they have without layers around their modules."""
-    bases = tuple(f"{place}.base." for place in places)
-    adapters = tuple(f"{place}.adapters." for place in places)
-    found = {}
-    for key, tensor in state.items():
-        if merged and key.startswith(adapters):
-            continue
-        base = next((base for base in bases if key.startswith(base)), None)
-        name = key if base is None else base.removesuffix("base.") + key.removeprefix(base)
-        found[name] = tensor
-    return found
+    merged = bool(active) and all(layer.merges for layer in active)
+    inside = re.compile(rf"({'|'.join(map(re.escape, attached.layers))})\.(base|adapters)\.")
+    tensors = dict(state)
+    state.clear()
+    for key, tensor in tensors.items():
+        found = inside.match(key)
+        if found is None or (found[2] == "adapters" and not merged):
+            state[key] = tensor
+        elif found[2] == "base":
+            state[f"{found[1]}.{key[found.end() :]}"] = tensor

@@ -4,44 +4,50 @@ First the header alone, of which every size is compared with every other; then, 
 the names, shapes and dtypes with the model; and only then are the data read, once, into one buffer
 that the tensors are views of, and the masks made from their recipes. Memory stays below twice the
 file.
+
+A folder may come from anywhere. What lies in it must not decide what else is opened, and what two
+programs left in one folder is not guessed at.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.tensors import DTYPES, TensorShape, view_of
+from expandermask.adapters.files.tensors import (
+    DTYPES,
+    TensorFile,
+    TensorShape,
+    digest,
+    open_tensors,
+)
 from expandermask.adapters.layers.factors import value_shape
-from expandermask.errors import FileFormatError, TooLargeError, require_memory
-from expandermask.masks.adapter_file import AdapterDocument, read_document
+from expandermask.errors import AdapterError, FileFormatError
+from expandermask.files import reading
+from expandermask.inspection.checkpoints import PICKLES
+from expandermask.inspection.tensor_files import open_header
+from expandermask.masks.adapter_file import (
+    WEIGHTS_NAME,
+    AdapterDocument,
+    is_adapter,
+    read_document,
+)
 from expandermask.masks.declared import DeclaredMask
+from expandermask.masks.peft_file import CONFIG_NAME
 from expandermask.masks.plan import MaskPlan
-from expandermask.safetensors_header import LENGTH_BYTES, Entry, header_text, parse_whole_header
+from expandermask.safetensors_header import Entry
 
-GATES = ("rank_gate", "module_gate")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 """Dtypes of values and gates: a model that was converted as a whole has half-precision ones."""
-_ROOM = 2**20
-_MARKS = 2**16
-
-
-@dataclass(frozen=True)
-class StoredAdapter:
-    """A file's content, checked against itself in full."""
-
-    config: AdapterConfig
-    plan: MaskPlan
-    tensors: Mapping[str, Tensor]
-    """Views of one buffer, by name."""
 
 
 @dataclass(frozen=True)
@@ -50,68 +56,34 @@ class AdapterFile:
 
     config: AdapterConfig
     document: AdapterDocument
-    entries: Mapping[str, Entry]
-    _stream: BinaryIO
-    _room: int
-    _what: str
+    saved: frozenset[str]
+    """The names of the tensors of modules to save."""
+    file: TensorFile
 
-    def dtype(self, name: str) -> torch.dtype:
-        """The dtype of a tensor."""
-        return DTYPES[self.entries[name].dtype]
+    def shells(self) -> dict[str, Tensor]:
+        """Tensors without data, on the meta device, of the dtypes and shapes in the header."""
+        return {
+            name: torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
+            for name, entry in self.file.header.entries.items()
+        }
 
-    @property
-    def gates(self) -> list[str]:
-        """The names of the gates among the tensors."""
-        return [
-            f"{place}.{gate}"
-            for place in self.document.masks
-            for gate in GATES
-            if f"{place}.{gate}" in self.entries
-        ]
-
-    @property
-    def saved(self) -> set[str]:
-        """The names of the tensors of modules to save."""
-        values = {f"{place}.{side}" for place in self.document.masks for side in "AB"}
-        return set(self.entries) - values - set(self.gates)
-
-    def read(self) -> StoredAdapter:
-        """The data and the masks, each checked against its hash.
+    def read(self) -> tuple[MaskPlan, dict[str, Tensor]]:
+        """The masks and the data, each checked against its hash.
 
         Raises `FileFormatError` where one does not fit or the file ends early, and `TooLargeError`
         where they do not fit in memory.
         """
-        tensors = self._read_tensors()
+        tensors = self.file.read()
+        for name, tensor in tensors.items():
+            if digest(tensor) != self.document.sha256[name]:
+                raise FileFormatError(f"{self.file.what}: tensor {name!r} was altered: its hash")
         try:
             plan = self.document.build_plan()
+            for name, shape in value_shapes(plan).items():
+                _require_shape(name, tuple(tensors[name].shape), shape)
         except FileFormatError as error:
-            raise FileFormatError(f"{self._what}: {error}") from None
-        for name, shape in value_shapes(plan).items():
-            if tuple(tensors[name].shape) != shape:
-                raise FileFormatError(
-                    f"{self._what}: tensor {name!r} must have shape {list(shape)}, that of its "
-                    f"mask: {list(tensors[name].shape)}"
-                )
-        return StoredAdapter(self.config, plan, tensors)
-
-    def _read_tensors(self) -> dict[str, Tensor]:
-        require_memory(self._room, self._what)
-        try:
-            buffer = bytearray(self._room)
-        except (MemoryError, OverflowError):
-            raise TooLargeError(f"{self._what}: {self._room} bytes do not fit in memory") from None
-        view, done = memoryview(buffer), 0
-        while count := _read_into(self._stream, view[done:], self._what):
-            done += count
-        if done != self._room:
-            raise FileFormatError(f"{self._what} ends early (truncated?)")
-        for name, entry in self.entries.items():
-            if hashlib.sha256(view[entry.first : entry.last]).hexdigest() != self._hash(name):
-                raise FileFormatError(f"{self._what}: tensor {name!r} was altered: its hash")
-        return {name: view_of(buffer, entry) for name, entry in self.entries.items()}
-
-    def _hash(self, name: str) -> str:
-        return self.document.sha256[name]
+            raise FileFormatError(f"{self.file.what}: {error}") from None
+        return plan, tensors
 
 
 def open_adapter(stream: BinaryIO, size: int, what: str) -> AdapterFile:
@@ -133,26 +105,14 @@ def open_adapter(stream: BinaryIO, size: int, what: str) -> AdapterFile:
     TooLargeError
         The plan's masks are too large to make.
     """
-    try:
-        text = header_text(stream, size, what)
-    except OSError as error:
-        raise FileFormatError(f"cannot read {what}: {error.strerror}") from None
-    _require_bounded(text, size, what)
-    room = size - LENGTH_BYTES - len(text)
-    header = parse_whole_header(text, room, what)
-    del text
-    document = read_document(header, what)
+    file = open_tensors(stream, size, what, bounded=True)
+    document = read_document(file.header, what)
     try:
         config = AdapterConfig.from_dict(document.config)
-        _check_tensors(config, document, header.entries)
+        saved = _check_tensors(config, document, file.header.entries)
     except FileFormatError as error:
         raise FileFormatError(f"{what}: {error}") from None
-    return AdapterFile(config, document, header.entries, stream, room, what)
-
-
-def read_adapter(data: bytes) -> StoredAdapter:
-    """The adapter in the bytes of a file, without a model; raises as `open_adapter` does."""
-    return open_adapter(io.BytesIO(data), len(data), "the adapter").read()
+    return AdapterFile(config, document, saved, file)
 
 
 def value_shapes(plan: MaskPlan) -> dict[str, TensorShape]:
@@ -166,86 +126,119 @@ def value_shapes(plan: MaskPlan) -> dict[str, TensorShape]:
     return shapes
 
 
-def _require_bounded(text: bytes, size: int, what: str) -> None:
-    """Refuse a header whose values would take more memory than the file is large.
-
-    A mark is what separates two values of JSON, and a value takes some 100 bytes in memory. In text
-    that is not ASCII each character may take four.
-    """
-    if not text.isascii():
-        raise FileFormatError(f"{what}: its header is not ASCII (save_adapter escapes the rest)")
-    if len(text) > _ROOM + size // 2:
-        raise FileFormatError(f"{what}: a header of {len(text)} bytes in a file of {size}")
-    marks = sum(map(text.count, (b",", b"[", b"{", b":")))
-    if marks > _MARKS + size // 256:
-        raise FileFormatError(f"{what}: a header of some {marks} values in a file of {size} bytes")
-
-
 def _check_tensors(
     config: AdapterConfig, document: AdapterDocument, entries: Mapping[str, Entry]
-) -> None:
-    """The tensors are those that the config and the plan imply, of sizes that fit the masks."""
-    plan, masks = document.plan, document.masks
+) -> frozenset[str]:
+    """The tensors are those that the config and the plan imply; the names of those to save."""
+    plan = document.plan
     if (plan["r"], plan["left_degree"]) != (config.r, config.left_degree):
         raise FileFormatError("the config and the plan differ in r or left_degree")
-    implied = set()
-    for place, pair in masks.items():
-        for side, mask in (("A", pair.a), ("B", pair.b)):
-            implied.add(name := f"{place}.{side}")
-            _check_values(name, entries.get(name), mask)
-        for gate, size in zip(GATES, (plan["r"], 1), strict=True):
-            implied.add(name := f"{place}.{gate}")
-            if (entry := entries.get(name)) is not None:
-                _check_gate(name, entry, size)
+    shapes: dict[str, TensorShape] = {}
+    for place, pair in document.masks.items():
+        for name, mask in ((f"{place}.A", pair.a), (f"{place}.B", pair.b)):
+            if name not in entries:
+                raise FileFormatError(f"tensor {name!r:.200}, of the plan's masks, is missing")
+            shapes[name] = _implied_shape(mask, entries[name].shape)
+        shapes |= {f"{place}.rank_gate": (plan["r"],), f"{place}.module_gate": ()}
     for name, entry in entries.items():
-        if name not in implied:
-            _check_saved(name, entry, config)
         item = DTYPES[entry.dtype].itemsize
         if entry.first % item and entry.last > entry.first:
             raise FileFormatError(
                 f"tensor {name!r}: {entry.dtype} must start at a multiple of {item} bytes, not at "
                 f"{entry.first}"
             )
+        if name not in shapes:  # then it is one of a module to save
+            if not any(f".{item}." in f".{name}" for item in config.modules_to_save):
+                raise FileFormatError(
+                    f"tensor {name!r:.200} is neither of the plan nor of modules_to_save="
+                    f"{list(config.modules_to_save)!r:.200}"
+                )
+            continue
+        _require_shape(name, entry.shape, shapes[name])
+        if entry.dtype not in _FLOATS:
+            raise FileFormatError(f"tensor {name!r}: values are {_FLOATS}, not {entry.dtype!r:.20}")
+    return frozenset(entries.keys() - shapes.keys())
 
 
-def _check_values(name: str, entry: Entry | None, mask: DeclaredMask) -> None:
-    if entry is None:
-        raise FileFormatError(f"tensor {name!r:.200}, of the plan's masks, is missing")
-    if entry.dtype not in _FLOATS:
-        raise FileFormatError(f"tensor {name!r}: values are {_FLOATS}, not {entry.dtype!r:.20}")
-    shape = None if mask.recipe is None else (mask.n1, mask.recipe.d1)
-    fits = len(entry.shape) in (1, 2) if shape is None else entry.shape == shape
-    if not fits or math.prod(entry.shape) != mask.num_edges:
-        wanted = list(shape) if shape else f"of {mask.num_edges} values"
+def _implied_shape(mask: DeclaredMask, shape: TensorShape) -> TensorShape:
+    """The shape of a mask's values; of a mask without a recipe any that holds as many."""
+    if mask.recipe is not None:
+        return mask.n1, mask.recipe.d1
+    fits = len(shape) in (1, 2) and math.prod(shape) == mask.num_edges
+    return shape if fits else (mask.num_edges,)
+
+
+def _require_shape(name: str, found: TensorShape, shape: TensorShape) -> None:
+    if found != shape:
         raise FileFormatError(
-            f"tensor {name!r} must have shape {wanted}, that of its mask: {list(entry.shape)}"
+            f"tensor {name!r} must have shape {list(shape)}, as the plan implies: {list(found)}"
         )
 
 
-def _check_gate(name: str, entry: Entry, size: int) -> None:
-    shape = (size,) if size > 1 else ()
-    if entry.dtype not in _FLOATS or entry.shape != shape:
-        raise FileFormatError(
-            f"tensor {name!r}: a gate must have shape {shape} and one of the dtypes {_FLOATS}, "
-            f"got {entry.shape!r:.80} {entry.dtype!r:.20}"
+# -- the folder ------------------------------------------------------------------------------------
+
+
+def require_folder(folder: Path, *, own: bool) -> None:
+    """Refuse to write over a file, or over an adapter in the other of the two formats.
+
+    This library's folders (``own``) and PEFT's have a file of the same name. Raises `AdapterError`.
+    """
+    if not folder.exists():
+        return
+    where = repr(os.fspath(folder))
+    if not folder.is_dir():
+        raise AdapterError(f"{where} is a file; an adapter is written to a folder")
+    if own and (beside := _pickle_in(folder)) is not None:
+        raise AdapterError(
+            f"{where} holds the pickle {beside!r}, beside which no adapter is loaded; save the "
+            "adapter to a folder of its own"
+        )
+    path = folder / WEIGHTS_NAME
+    present = os.path.lexists(path) or os.path.lexists(folder / CONFIG_NAME)
+    if present and _is_own(path) is not own:
+        kind = "another kind of checkpoint (PEFT's?)" if own else "an adapter of save_adapter"
+        raise AdapterError(
+            f"{where} holds {kind}, whose file has the same name; choose another folder"
         )
 
 
-def _check_saved(name: str, entry: Entry, config: AdapterConfig) -> None:
-    """A tensor that is no mask's is one of a module to save."""
-    if not any(f".{item}." in f".{name}" for item in config.modules_to_save):
+@contextmanager
+def opened_adapter(folder: Path) -> Iterator[AdapterFile]:
+    """The file of an adapter, open for reading; `FileFormatError` if it cannot be.
+
+    Nothing else in the folder is opened but for a PEFT config's sake, and nothing outside of it.
+    """
+    where = repr(os.fspath(folder))
+    if not os.path.isdir(folder):  # which takes a null byte in the path for a no
         raise FileFormatError(
-            f"tensor {name!r:.200} is neither of the plan nor of modules_to_save="
-            f"{list(config.modules_to_save)!r:.200}"
+            f"{where} is no folder; an adapter is the folder that holds its {WEIGHTS_NAME}"
         )
-    if entry.dtype not in DTYPES:
-        raise FileFormatError(f"tensor {name!r}: dtype {entry.dtype!r:.20} is not read")
+    if (beside := _pickle_in(folder)) is not None:
+        raise FileFormatError(
+            f"{where} holds the pickle {beside!r}: to read one is to run what is in it, and it is "
+            "not guessed which of two is meant; move it to another folder"
+        )
+    if os.path.lexists(folder / CONFIG_NAME) and _is_own(folder / WEIGHTS_NAME):
+        raise FileFormatError(
+            f"{where} holds an adapter of save_adapter and PEFT's {CONFIG_NAME}, and it is not "
+            "guessed which of two is meant; move one to another folder"
+        )
+    with reading(folder / WEIGHTS_NAME, within=folder) as (stream, size):
+        yield open_adapter(stream, size, where)
 
 
-def _read_into(stream: BinaryIO, view: memoryview, what: str) -> int:
-    if not view:
-        return 0
+def _pickle_in(folder: Path) -> str | None:
+    """The name of a pickle in a folder, the first of them, or None."""
     try:
-        return stream.readinto(view) or 0  # type: ignore[attr-defined]
+        names = os.listdir(folder)
     except OSError as error:
-        raise FileFormatError(f"cannot read {what}: {error.strerror}") from None
+        raise FileFormatError(f"cannot list {os.fspath(folder)!r}: {error.strerror}") from None
+    return min((n for n in names if Path(n).suffix.lower() in PICKLES), default=None)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file in a folder is an adapter of this library."""
+    try:
+        return is_adapter(open_header(path, within=path.parent)[0])
+    except FileFormatError:
+        return False

@@ -1,27 +1,28 @@
-"""safetensors files, written whole: a header, then the tensors' bytes, no copy of them made.
+"""safetensors files: written whole, and read strictly, with no copy made of the tensors' bytes.
 
-The order is that of the stock writer, larger dtypes first and then by name, so every tensor is
-aligned. Adapters are read by `expandermask.adapters.files.stored`.
+The order written is that of the stock writer, larger dtypes first and then by name, so every tensor
+is aligned. Reading is in two steps: the header, then the data.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping
-from io import BytesIO
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from expandermask.errors import AdapterError, FileFormatError
+from expandermask.errors import AdapterError, FileFormatError, require_memory
 from expandermask.files import replacing
 from expandermask.safetensors_header import (
     LENGTH_BYTES,
     METADATA,
-    Entry,
+    Header,
     header_text,
     parse_whole_header,
 )
@@ -37,16 +38,22 @@ DTYPES = {
 }
 """The dtypes that are read and written, by their names in the format."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
+_ROOM = 2**20
+_MARKS = 2**16
 
 
-def dtype_code(dtype: torch.dtype, name: str) -> str:
-    """The format's name of a dtype; `AdapterError` for a tensor of one that cannot be saved."""
-    if dtype not in _CODES:
-        raise AdapterError(
-            f"tensor {name!r} is {dtype}, which cannot be saved; convert it to one of "
-            f"{', '.join(str(d) for d in _CODES)}"
-        )
-    return _CODES[dtype]
+def described(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, TensorShape]]:
+    """The dtype, by its name in the format, and the shape of each tensor.
+
+    Raises `AdapterError` for a dtype that cannot be saved.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _CODES:
+            raise AdapterError(
+                f"tensor {name!r} is {tensor.dtype}, which cannot be saved; convert it to one of "
+                f"{', '.join(str(d) for d in _CODES)}"
+            )
+    return {name: (_CODES[t.dtype], tuple(t.shape)) for name, t in tensors.items()}
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -54,9 +61,9 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
 
 
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a `plain` tensor, without a copy."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of the bytes of a `plain` tensor."""
+    return hashlib.sha256(_raw_bytes(tensor)).hexdigest()
 
 
 def write_tensors(
@@ -70,12 +77,11 @@ def write_tensors(
     Raises `AdapterError`, before anything is written, for a dtype that cannot be saved.
     """
     flat = {name: plain(tensor) for name, tensor in tensors.items()}
-    described = {n: (dtype_code(t.dtype, n), tuple(t.shape)) for n, t in flat.items()}
-    header = header_bytes(described, metadata)
+    entries = described(flat)
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        stream.write(header)
-        for name in _in_order(described):
-            stream.write(raw_bytes(flat[name]))
+        stream.write(header_bytes(entries, metadata))
+        for name in _in_order(entries):
+            stream.write(_raw_bytes(flat[name]))
 
 
 def header_bytes(
@@ -89,39 +95,12 @@ def header_bytes(
     end = 0
     for name in _in_order(tensors):
         dtype, shape = tensors[name]
-        start, end = end, end + DTYPES[dtype].itemsize * math.prod(shape)
+        start = end
+        end += DTYPES[dtype].itemsize * math.prod(shape)
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % _ALIGNMENT)
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
-
-
-def read_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata of any safetensors file, under the strict rules of `parse_header`.
-
-    Raises `FileFormatError` for what is no such file, or holds a dtype that is not read.
-    """
-    what = "the file of tensors"
-    text = header_text(BytesIO(data), len(data), what)
-    start = LENGTH_BYTES + len(text)
-    entries, metadata = parse_whole_header(text, len(data) - start, what)
-    buffer = bytearray(memoryview(data)[start:])
-    for name, entry in entries.items():
-        if entry.dtype not in DTYPES:
-            raise FileFormatError(f"{what}: {name!r:.200} has dtype {entry.dtype!r:.20}, not read")
-    return {name: view_of(buffer, entry) for name, entry in entries.items()}, metadata
-
-
-def view_of(buffer: bytearray, entry: Entry) -> Tensor:
-    """A tensor that shares the memory of the data of a file; a copy if it is not aligned there."""
-    dtype, count = DTYPES[entry.dtype], math.prod(entry.shape)
-    if count == 0:
-        return torch.empty(entry.shape, dtype=dtype)
-    if entry.first % dtype.itemsize:
-        own = bytearray(memoryview(buffer)[entry.first : entry.last])
-        return torch.frombuffer(own, dtype=dtype).reshape(entry.shape)
-    flat = torch.frombuffer(buffer, dtype=dtype, count=count, offset=entry.first)
-    return flat.reshape(entry.shape)
 
 
 def float32_file_size(
@@ -129,8 +108,96 @@ def float32_file_size(
 ) -> int:
     """Bytes of the safetensors file that holds float32 tensors of these shapes."""
     values = sum(math.prod(shape) for shape in shapes.values())
-    described = {name: ("F32", shape) for name, shape in shapes.items()}
-    return len(header_bytes(described, metadata)) + DTYPES["F32"].itemsize * values
+    entries = {name: ("F32", shape) for name, shape in shapes.items()}
+    return len(header_bytes(entries, metadata)) + DTYPES["F32"].itemsize * values
+
+
+class TensorFile(NamedTuple):
+    """An open safetensors file, of which the header is read and checked, and the data are not."""
+
+    header: Header
+    what: str
+    """What errors call it."""
+    stream: BinaryIO
+    room: int
+    """Bytes of data."""
+
+    def read(self) -> dict[str, Tensor]:
+        """The tensors: views of one buffer, but for those that are not aligned in the file.
+
+        Raises `FileFormatError` where the file ends early, and `TooLargeError` where the data do
+        not fit in memory.
+        """
+        require_memory(self.room, self.what)
+        buffer = bytearray(self.room)
+        view = memoryview(buffer)
+        done = 0
+        while count := self.stream.readinto(view[done:]):  # type: ignore[attr-defined]
+            done += count
+        if done != self.room:
+            raise FileFormatError(f"{self.what} ends early (truncated?)")
+        data = torch.from_numpy(np.frombuffer(buffer, np.uint8))
+        found = {}
+        for name, entry in self.header.entries.items():
+            dtype = DTYPES[entry.dtype]
+            raw = data[entry.first : entry.last]
+            if entry.first % dtype.itemsize:
+                raw = raw.clone()
+            found[name] = raw.view(dtype).reshape(entry.shape)
+        return found
+
+
+def open_tensors(stream: BinaryIO, size: int, what: str, *, bounded: bool = False) -> TensorFile:
+    """Read the header of any safetensors file, under the strict rules of `parse_header`.
+
+    Parameters
+    ----------
+    stream : binary stream
+        The file, at its start.
+    size : int
+        Its length in bytes.
+    what : str
+        What errors call it.
+    bounded : bool
+        Refuse a header that no `write_tensors` writes, or that would take more memory than the
+        file is large.
+
+    Raises
+    ------
+    FileFormatError
+        It is no such file, or holds a dtype that is not read.
+    """
+    text = header_text(stream, size, what)
+    if bounded:
+        _require_bounded(text, size, what)
+    room = size - LENGTH_BYTES - len(text)
+    header = parse_whole_header(text, room, what)
+    for name, entry in header.entries.items():
+        if entry.dtype not in DTYPES:
+            raise FileFormatError(
+                f"{what}: tensor {name!r:.200} has dtype {entry.dtype!r:.20}, not read"
+            )
+    return TensorFile(header, what, stream, room)
+
+
+def _require_bounded(text: bytes, size: int, what: str) -> None:
+    """Refuse a header whose values would take more memory than the file is large.
+
+    A mark is what separates two values of JSON, and a value takes some 100 bytes in memory. In text
+    that is not ASCII each character may take four.
+    """
+    if not text.isascii():
+        raise FileFormatError(f"{what}: its header is not ASCII (save_adapter escapes the rest)")
+    if len(text) > _ROOM + size // 2:
+        raise FileFormatError(f"{what}: a header of {len(text)} bytes in a file of {size}")
+    marks = sum(map(text.count, (b",", b"[", b"{", b":")))
+    if marks > _MARKS + size // 256:
+        raise FileFormatError(f"{what}: a header of some {marks} values in a file of {size} bytes")
+
+
+def _raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a `plain` tensor, without a copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _in_order(tensors: Mapping[str, tuple[str, TensorShape]]) -> list[str]:

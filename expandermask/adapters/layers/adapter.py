@@ -6,6 +6,8 @@ It knows nothing of the module it adapts but its sizes, so the same class serves
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +71,7 @@ class MaskedAdapter(nn.Module):
         super().__init__()
         self.r = pair.a.n2
         self.shape = pair.shape
+        self.embedding = embedding
         self.scale = scale
         self.dropout = dropout
         a, b = first_values(pair, seed, embedding=embedding)
@@ -84,6 +87,8 @@ class MaskedAdapter(nn.Module):
         self.evaluation_gate = None
         self._trains = True
         self._gate_flags: dict[str, bool] = {}
+        self._shares_values = False
+        self.register_state_dict_post_hook(_copy_shared)
 
     def let_train(self, trains: bool) -> None:
         """Unfreeze the values, or freeze them and the gates.
@@ -103,6 +108,25 @@ class MaskedAdapter(nn.Module):
             else:
                 self._gate_flags.setdefault(slot, gate.requires_grad)
                 gate.requires_grad_(False)
+
+    def share_values(self, other: MaskedAdapter) -> None:
+        """Use the very values of ``other`` from now on: the same Parameters, trained once.
+
+        Both need the same masks. A state dict holds the values for each of them.
+        """
+        self.values_a = other.values_a
+        self.values_b = other.values_b
+        self._shares_values = True
+
+    def own_values(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Undo `share_values`: take copies of the values, and return each after its original."""
+        if not self._shares_values:
+            return []
+        shared = (self.values_a, self.values_b)
+        copies = [nn.Parameter(p.detach().clone(), p.requires_grad) for p in shared]
+        self.values_a, self.values_b = copies
+        self._shares_values = False
+        return list(zip(shared, copies, strict=True))
 
     def set_rank_gate(self, gate: Gate, *, evaluation: Tensor | None = None) -> None:
         """Put ``gate``, of r elements, in the slot for g; None empties it.
@@ -135,6 +159,10 @@ class MaskedAdapter(nn.Module):
             setattr(self, slot, gate)
             if not self._trains:
                 self.let_train(False)
+
+    def stored(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values of A and of B, gates multiplied in, and both indices: what products take."""
+        return self.values_a, self.gated_b(), self.index_a, self.index_b
 
     def gated_b(self) -> Tensor:
         """The values of B with both gates multiplied in; the parameter itself if there are none.
@@ -206,6 +234,13 @@ class MaskedAdapter(nn.Module):
         gates = [n for n in ("rank_gate", "module_gate") if getattr(self, n) is not None]
         values = self.values_a.numel() + self.values_b.numel()
         return ", ".join([f"r={self.r}", f"values={values}", f"scale={self.scale:g}", *gates])
+
+
+def _copy_shared(adapter: MaskedAdapter, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    """Give a state dict its own copies of shared values: safetensors refuses shared memory."""
+    if adapter._shares_values:
+        for name in ("values_a", "values_b"):
+            state[prefix + name] = state[prefix + name].clone()
 
 
 def first_values(pair: MaskPair, seed: int, *, embedding: bool) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,14 @@
 Four ways to one result, chosen call by call:
 
 - the base alone, where no adapter runs;
-- the CPU kernel, where it is available and faster (`expandermask.adapters.layers.backend`);
+- the CPU kernel, where it is available and faster (`set_backend`);
 - one product with W + scale * B A, for many tokens in float32 and wider;
 - the update added to whatever the base gives, which works with every base.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +18,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from expandermask.adapters.layers import backend, kernel
+from expandermask.adapters.layers import kernel
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.function import MaskedAffine, MaskedLookup, MaskedUpdate
+from expandermask.adapters.layers.function import MaskedAffine, MaskedUpdate
+from expandermask.errors import InvalidInputError
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+BACKENDS = ("auto", "portable")
+
+
+def set_backend(name: str) -> None:
+    """Choose how adapters compute, for the whole process.
+
+    "auto" takes the CPU kernel where it is available and faster than PyTorch's own operations, and
+    the latter elsewhere; "portable" takes the latter always. The environment variable
+    ``EXPANDERMASK_BACKEND`` sets the first choice; without it that is "auto".
+
+    Raises `InvalidInputError` for any other name.
+    """
+    global _chosen
+    if name not in BACKENDS:
+        raise InvalidInputError(f"the backend must be one of {BACKENDS}, got {name!r}")
+    _chosen = name
+
+
+def get_backend() -> str:
+    """The choice in force: see `set_backend`."""
+    return _chosen
+
+
+_chosen = "auto"
+set_backend(os.environ.get("EXPANDERMASK_BACKEND", "auto"))
 
 
 def adapted_linear(base: nn.Module, adapters: Sequence[MaskedAdapter], x: Tensor) -> Tensor:
@@ -56,20 +83,18 @@ def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: T
     padding = -1 if base.padding_idx is None else int(base.padding_idx)  # type: ignore[arg-type]
     out = out.reshape(-1, shape[-1])
     for adapter in adapters:
-        values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
-        sizes = (adapter.r, adapter.shape[1])
-        out = MaskedLookup.apply(out, flat, *values, *index, sizes, adapter.scale, padding)
+        table = (adapter.shape[1], padding)
+        out = MaskedUpdate.apply(out, flat, *adapter.stored(), adapter.r, adapter.scale, table)
     return out.view(shape)
 
 
 def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, *, inplace: bool) -> Tensor:
     """``y`` (tokens, d) plus one adapter's update for inputs ``rows`` (tokens, k)."""
     x = functional.dropout(rows, adapter.dropout, adapter.training).to(y.dtype)
-    values_b = adapter.gated_b()
-    factors = (adapter.values_a, values_b, adapter.index_a, adapter.index_b)
-    if backend.wants_kernel(adapter, values_b, x, y):
-        return kernel.masked_update(y, x, *factors, adapter.r, adapter.scale, inplace=inplace)
-    out: Tensor = MaskedUpdate.apply(y, x, *factors, adapter.r, adapter.scale)
+    factors = (*adapter.stored(), adapter.r, adapter.scale)
+    if _chosen == "auto" and kernel.supports(x, *factors[:4], y=y):
+        return kernel.masked_update(y, x, *factors, inplace=inplace)
+    out: Tensor = MaskedUpdate.apply(y, x, *factors)
     return out
 
 
@@ -88,17 +113,16 @@ def _at_once(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor | 
         or torch.is_autocast_enabled(rows.device.type)
     ):
         return None
-    values, index = (adapter.values_a, adapter.gated_b()), (adapter.index_a, adapter.index_b)
+    values_a, values_b, *index = adapter.stored()
     weight: Any = base.weight
     bias: Any = base.bias
-    if backend.wants_kernel(adapter, values[1], rows, None):
-        return kernel.masked_linear(rows, weight, bias, *values, *index, adapter.r, adapter.scale)
+    rest: Any = (*index, adapter.r, adapter.scale)
+    if _chosen == "auto" and kernel.supports(rows, values_a, values_b, *index):
+        return kernel.masked_linear(rows, weight, bias, values_a, values_b, *rest)
     d, k = adapter.shape
     many = rows.shape[0] * (d + k) >= 2 * d * k
-    if many and rows.dtype == values[0].dtype and rows.dtype in (torch.float32, torch.float64):
-        fused: Tensor = MaskedAffine.apply(
-            rows, *values, weight, bias, *index, adapter.r, adapter.scale
-        )
+    if many and rows.dtype == values_a.dtype and rows.dtype in (torch.float32, torch.float64):
+        fused: Tensor = MaskedAffine.apply(rows, values_a, values_b, weight, bias, *rest)
         return fused
     return None
 

@@ -33,9 +33,10 @@ def value_shape(support: Support) -> Shape:
     """The shape of the values of a factor with this mask."""
     if isinstance(support, BiregularGraph):
         return support.n1, support.d1
-    if (degree := _common_degree(support)) is not None:
-        return support.n1, degree
-    if _is_whole_lines(support):
+    degrees = support.left_degrees
+    if degrees[0] > 0 and degrees.min() == degrees.max():
+        return support.n1, int(degrees[0])
+    if np.isin(degrees, (0, support.n2)).all():
         return support.num_edges // support.n2, support.n2
     return (support.num_edges,)
 
@@ -123,16 +124,3 @@ def columns_by_rank(index: Tensor, r: int) -> Tensor | None:
     if (degrees != degrees[0]).any():
         return None
     return (index.reshape(-1).int().argsort(stable=True) % index.shape[1]).view(r, -1)
-
-
-def _common_degree(support: Support) -> int | None:
-    """The degree of every left vertex, if it is one and positive."""
-    assert not isinstance(support, BiregularGraph)
-    degrees = support.left_degrees
-    return int(degrees[0]) if degrees[0] > 0 and degrees.min() == degrees.max() else None
-
-
-def _is_whole_lines(support: Support) -> bool:
-    """Whether every left vertex has either all right vertices or none."""
-    assert not isinstance(support, BiregularGraph)
-    return bool(np.isin(support.left_degrees, (0, support.n2)).all())

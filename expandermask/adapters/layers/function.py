@@ -22,8 +22,13 @@ from expandermask.adapters.layers.factors import dense_factor, gather_values
 class MaskedUpdate(torch.autograd.Function):
     """out = y + scale * x A' B', with A (r, k) and B (d, r) held as values and indices.
 
-    Shapes: y (tokens, d), x (tokens, k). Products are taken in x's dtype, which is y's; gradients
+    Shapes: y (tokens, d), x (tokens, k). Products are taken in y's dtype, which is x's; gradients
     of the values come back in theirs. O(tokens * r * (k + d)) time, as dense LoRA.
+
+    With ``table``, (k, padding), x is the numbers (tokens,) of columns of A, as if it were one-hot
+    rows; column ``padding``, if not negative, gets no gradient, as `torch.nn.Embedding` has it.
+    Then O(tokens * r * d) time; a dense A exists for the moment unless every column keeps equally
+    many entries.
     """
 
     @staticmethod
@@ -37,15 +42,18 @@ class MaskedUpdate(torch.autograd.Function):
         index_b: Tensor,
         r: int,
         scale: float,
+        table: tuple[int, int] | None = None,
     ) -> Tensor:
         """Compute the output; saves x, h = x A', the values and the indices, nothing dense."""
-        with torch.autocast(x.device.type, enabled=False):
-            a = dense_factor(values_a, index_a, (r, x.shape[1]), x.dtype)
-            b = dense_factor(values_b * scale, index_b, (r, y.shape[1]), x.dtype)
-            h = torch.mm(x, a.t())
+        with torch.autocast(y.device.type, enabled=False):
+            if table is None:
+                h = torch.mm(x, dense_factor(values_a, index_a, (r, x.shape[1]), y.dtype).t())
+            else:
+                h = _looked_up(x, values_a, index_a, (r, table[0]), y.dtype)
+            b = dense_factor(values_b * scale, index_b, (r, y.shape[1]), y.dtype)
             out = torch.addmm(y, h, b)
         ctx.save_for_backward(x, h, values_a, values_b, index_a, index_b)
-        ctx.r, ctx.scale = r, scale
+        ctx.r, ctx.scale, ctx.table = r, scale, table
         return out
 
     @staticmethod
@@ -60,14 +68,16 @@ class MaskedUpdate(torch.autograd.Function):
                 grad_b = gather_values(torch.mm(h.t(), grad), index_b, values_b) * ctx.scale
             if need_x or need_a:
                 shape = (ctx.r, grad.shape[1])
-                b = dense_factor(values_b * ctx.scale, index_b, shape, x.dtype)
+                b = dense_factor(values_b * ctx.scale, index_b, shape, grad.dtype)
                 grad_h = torch.mm(grad, b.t())
-            if need_a:
+            if need_a and ctx.table is None:
                 grad_a = gather_values(torch.mm(grad_h.t(), x), index_a, values_a)
+            elif need_a:
+                grad_a = _summed_back(grad_h, x, values_a, index_a, ctx.table)
             if need_x:
                 a = dense_factor(values_a, index_a, (ctx.r, x.shape[1]), x.dtype)
                 grad_x = torch.mm(grad_h, a)
-        return grad if need_y else None, grad_x, grad_a, grad_b, None, None, None, None
+        return grad if need_y else None, grad_x, grad_a, grad_b, *(None,) * 5
 
 
 class MaskedAffine(torch.autograd.Function):
@@ -121,57 +131,6 @@ class MaskedAffine(torch.autograd.Function):
         return grad_x, grad_a, grad_b, None, None, None, None, None, None
 
 
-class MaskedLookup(torch.autograd.Function):
-    """out = y + scale * A[:, ids]' B': `MaskedUpdate` where x would be one-hot rows.
-
-    y (tokens, d), ids (tokens,). Column ``padding`` of A, if it is not negative, gets no gradient,
-    as `torch.nn.Embedding` has it. O(tokens * r * d) time; a dense A exists for the moment unless
-    every column keeps equally many entries.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        y: Tensor,
-        ids: Tensor,
-        values_a: Tensor,
-        values_b: Tensor,
-        index_a: Tensor,
-        index_b: Tensor,
-        sizes: tuple[int, int],
-        scale: float,
-        padding: int,
-    ) -> Tensor:
-        """Compute the output; ``sizes`` is (r, rows of the table). Saves ids, h and the values."""
-        with torch.autocast(y.device.type, enabled=False):
-            h = _looked_up(ids, values_a, index_a, sizes, y.dtype)
-            b = dense_factor(values_b * scale, index_b, (sizes[0], y.shape[1]), y.dtype)
-            out = torch.addmm(y, h, b)
-        ctx.save_for_backward(ids, h, values_a, values_b, index_a, index_b)
-        ctx.sizes, ctx.scale, ctx.padding = sizes, scale, padding
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of y and both values, each only where it is asked for."""
-        ids, h, values_a, values_b, index_a, index_b = ctx.saved_tensors
-        need_y, _, need_a, need_b = ctx.needs_input_grad[:4]
-        grad_a = grad_b = None
-        with torch.autocast(grad.device.type, enabled=False):
-            if need_b:
-                grad_b = gather_values(torch.mm(h.t(), grad), index_b, values_b) * ctx.scale
-            if need_a:
-                shape = (ctx.sizes[0], grad.shape[1])
-                b = dense_factor(values_b * ctx.scale, index_b, shape, grad.dtype)
-                grad_h = torch.mm(grad, b.t()).to(values_a.dtype)
-                if ctx.padding >= 0:
-                    grad_h = grad_h.masked_fill((ids == ctx.padding).unsqueeze(1), 0)
-                grad_a = _summed_back(grad_h, ids, values_a, index_a, ctx.sizes)
-        nothing = (None,) * 5
-        return (grad if need_y else None, None, grad_a, grad_b, *nothing)
-
-
 def _looked_up(
     ids: Tensor, values: Tensor, index: Tensor, sizes: tuple[int, int], dtype: torch.dtype
 ) -> Tensor:
@@ -183,11 +142,15 @@ def _looked_up(
 
 
 def _summed_back(
-    grad_h: Tensor, ids: Tensor, values: Tensor, index: Tensor, sizes: tuple[int, int]
+    grad_h: Tensor, ids: Tensor, values: Tensor, index: Tensor, table: tuple[int, int]
 ) -> Tensor:
     """The gradient of A's values: rows of ``grad_h`` (tokens, r) added up by their id."""
+    rows, padding = table
+    grad_h = grad_h.to(values.dtype)
+    if padding >= 0:
+        grad_h = grad_h.masked_fill((ids == padding).unsqueeze(1), 0)
     if index.dim() == 2:
         kept = grad_h.gather(1, index.t()[ids].int())
         return torch.zeros_like(values).index_add_(0, ids, kept)
-    dense = torch.zeros(sizes[1], sizes[0], dtype=grad_h.dtype, device=grad_h.device)
+    dense = grad_h.new_zeros(rows, grad_h.shape[1])
     return gather_values(dense.index_add_(0, ids, grad_h).t(), index, values)

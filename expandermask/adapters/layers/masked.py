@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.compute import adapted_embedding, adapted_linear
-from expandermask.adapters.layers.dequantize import full_precision
-from expandermask.adapters.layers.merging import merge_into, plain_weight, restore
+from expandermask.adapters.layers.quantized import full_precision, is_plain, weight_of
 from expandermask.adapters.training.distributed import is_sharded
 from expandermask.errors import AdapterError
 from expandermask.masks.targets import is_conv1d
@@ -26,7 +25,11 @@ from expandermask.masks.targets import is_conv1d
 
 @dataclass
 class Merge:
-    """One merge into a layer's base, and how to undo it."""
+    """One merge into a layer's base, and how to undo it.
+
+    In floating point (w + u) - u is not w, so nothing is subtracted. An update is itself sparse,
+    and which entries it touches follows from its masks; only their old values are kept.
+    """
 
     names: tuple[str, ...]
     """The adapters that were merged at once."""
@@ -56,6 +59,11 @@ class AdaptedLayer(nn.Module):
         super().__init__()
         self.merges: list[Merge] = []
         """The merges into the base, the last one to be undone first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The base's output for ``x``, features (..., k) or numbers (...), plus the updates."""
+        compute = adapted_embedding if self.is_embedding else adapted_linear
+        return compute(getattr(self, self.base_name), self.running(), x)
 
     def adapter(self, name: str) -> MaskedAdapter:
         """One adapter by its name."""
@@ -100,17 +108,36 @@ class AdaptedLayer(nn.Module):
             )
         base = self.base
         plain = base if dequantize is None else full_precision(base, what, dequantize)
-        old = merge_into(
-            plain_weight(plain, what),
-            [self.adapter(name) for name in names],
-            transposed=self.is_transposed,
-            safe=safe,
-            what=what,
-        )
+        old = self._add(_plain_weight(plain, what), names, safe, what)
         self.merges.append(Merge(names, old, None if plain is base else base))
         if plain is not base:
             setattr(self, self.base_name, plain)
 
+    @torch.no_grad()
+    def _add(self, weight: Tensor, names: Sequence[str], safe: bool, what: str) -> Tensor:
+        """Add updates to ``weight`` in place, or leave it as it is; the entries overwritten.
+
+        These are about left_degree**2 / r of the weight, or all where more than half are touched.
+        """
+        update = reduce(torch.add, [self.adapter(name).delta() for name in names])
+        if self.is_transposed:
+            update = update.t()
+        touched = self._touched(names)
+        old = weight[touched].clone()
+        new = (old.to(update.dtype) + update[touched]).to(weight.dtype)
+        if safe and not new.isfinite().all():
+            raise AdapterError(
+                f"merging into {what!r} would give infinite or NaN weights in {weight.dtype}; the "
+                "model is unchanged"
+            )
+        try:
+            weight[touched] = new
+        except BaseException:  # an interrupted write is undone
+            weight[touched] = old
+            raise
+        return old
+
+    @torch.no_grad()
     def take_out(self, down_to: int = 0) -> None:
         """Undo merges, the last one first, until ``down_to`` are left.
 
@@ -122,12 +149,17 @@ class AdaptedLayer(nn.Module):
                 setattr(self, self.base_name, merge.quantized)
                 continue
             weight = self.weight
-            restore(
-                weight,
-                [self.adapter(name) for name in merge.names],
-                merge.old.to(weight.device),
-                transposed=self.is_transposed,
-            )
+            weight[self._touched(merge.names)] = merge.old.to(weight.device, weight.dtype)
+
+    def _touched(self, names: Sequence[str]) -> Any:
+        """An index of the weight's entries that any of these updates touches."""
+        each = [self.adapter(name).touched() for name in names]
+        if any(entries is None for entries in each):
+            return ...
+        pairs = [torch.broadcast_tensors(*entries) for entries in each if entries is not None]
+        rows = torch.cat([rows.reshape(-1) for rows, _ in pairs])
+        columns = torch.cat([columns.reshape(-1) for _, columns in pairs])
+        return (columns, rows) if self.is_transposed else (rows, columns)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """Take a quantized base along, though it is not registered, to where the model goes."""
@@ -204,10 +236,6 @@ class MaskedLinear(MaskedLayer):
     ``base`` is an nn.Linear, a quantized linear layer or transformers' Conv1D, kept as it is.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The base's output for ``x`` (..., k) plus the masked updates: (..., d)."""
-        return adapted_linear(self.base, self.running(), x)
-
     @property
     def bias(self) -> Tensor | None:
         """The base module's bias."""
@@ -231,10 +259,6 @@ class MaskedLinear(MaskedLayer):
 class MaskedEmbedding(MaskedLayer):
     """Rows of a table, base(ids), plus the same rows of every running adapter's (scale * B A)'."""
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """The base's rows for the numbers ``ids`` (...) plus the masked updates: (..., d)."""
-        return adapted_embedding(self.base, self.running(), ids)
-
 
 def masked_layer(base: nn.Module) -> MaskedLayer:
     """The layer for this kind of module, still without adapters."""
@@ -242,13 +266,16 @@ def masked_layer(base: nn.Module) -> MaskedLayer:
     return kind(base).train(base.training)
 
 
-def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a linear module or embedding, maybe packed: for device, dtype and identity.
+def _plain_weight(base: nn.Module, what: str) -> Tensor:
+    """The weight of ``base`` if updates can be added to it; `AdapterError` names ``what`` if not.
 
-    Some quantized modules call it otherwise; theirs is the first tensor they have.
+    Not to one that is quantized (a tensor subclass, or no floating-point numbers) or parametrized.
     """
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor):
-        weight = next(chain(module.parameters(recurse=False), module.buffers(recurse=False)))
-    assert isinstance(weight, Tensor)
+    weight = base._parameters.get("weight")
+    if not is_plain(weight):
+        raise AdapterError(
+            f"the weight of {what!r} is not a plain floating-point parameter (quantized or "
+            "parametrized?), so nothing can be merged into it; of a quantized base ask for "
+            "merge(model, dequantize=True)"
+        )
     return weight

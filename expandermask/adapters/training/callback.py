@@ -1,29 +1,62 @@
-"""AdapterCallback: adapters saved in every checkpoint of a Trainer, and resumed from."""
+"""Adapters and a transformers Trainer: AdapterCallback and SmallCheckpoints."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from expandermask.adapters import load_adapter, save_adapter
-from expandermask.adapters.attachment import attachment, is_attached
+from expandermask.adapters.attachment import attachment, is_attached, mask_hashes
+from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.training.distributed import require_same
-from expandermask.adapters.training.small_state import SmallState
 from expandermask.errors import AdapterError, InvalidInputError
 
-_SAVE = "_save_checkpoint"
-"""The Trainer's method for a whole checkpoint. Under another name nothing would be left out."""
+POLICY_KEY = "expandermask_policy."
+"""What stands before the names of a policy's state, where it is among a model's."""
+_AROUND = {"base", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+"""Parts of a parameter's name that its key in a state dict may lack."""
 
-Adapters = dict[str, str]
-"""The hash of every adapter's masks and scale, by its name."""
+
+class SmallCheckpoints(Trainer):
+    """A `transformers.Trainer` whose checkpoints hold only what training can change.
+
+    Use it in place of ``Trainer``, or mix it into another one:
+    ``class MyTrainer(SmallCheckpoints, Seq2SeqTrainer): ...``. It takes what that takes.
+
+    A checkpoint's ``model.safetensors`` then holds the adapters, every other parameter that
+    requires gradients, and all buffers, but no frozen parameter. ``train(resume_from_checkpoint=)``
+    and ``load_best_model_at_end`` read such a file onto a model that has the frozen parameters
+    already. A plain ``Trainer`` reads it too and warns of missing keys, which it can do for a
+    `transformers.PreTrainedModel` only.
+
+    Everything else sees the whole model: ``save_model()``, ``push_to_hub()``,
+    ``model.state_dict()``, an evaluation, a run that was interrupted. With ``push_to_hub=True``
+    checkpoints are published as the model, so they stay whole too. PEFT's models write small
+    files by themselves. Nothing is left out of a model without adapters.
+
+    Examples
+    --------
+    See `AdapterCallback`.
+    """
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, and into a checkpoint only what training can change."""
+        # push_to_hub() calls this internally too, for the whole model and without a folder.
+        is_checkpoint = _internal_call and output_dir is not None and not self.args.push_to_hub
+        with small_state(self.model) if is_checkpoint else nullcontext():
+            super().save_model(output_dir, _internal_call)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `transformers.Trainer.train`; frozen parameters are not reported as missing."""
+        with frozen_not_missing(self.model):
+            return super().train(*args, **kwargs)
 
 
 class AdapterCallback(TrainerCallback, ExportableState):
@@ -35,9 +68,8 @@ class AdapterCallback(TrainerCallback, ExportableState):
     attached in the same way, goes on as if it had never stopped: weights, optimizer, learning rate
     and dropout, bit for bit. ``load_best_model_at_end`` works.
 
-    The Trainer's own ``model.safetensors`` is kept small: while a checkpoint is written, frozen
-    parameters are left out of the model's state dict (by `register_state_dict_post_hook`), and when
-    it is read they are not missed. Buffers are kept, since training may change them.
+    The Trainer's own ``model.safetensors`` holds the whole model, base included. Where that is
+    too large, use `SmallCheckpoints` in place of ``Trainer``.
 
     Checked where training begins: all processes have the same masks, and a checkpoint resumed from
     was saved with the adapters the model has. The Trainer itself would load values onto other
@@ -47,8 +79,6 @@ class AdapterCallback(TrainerCallback, ExportableState):
     ----------
     folder : str
         Name of the folder inside each checkpoint.
-    save_base : bool
-        Write the frozen parameters into every checkpoint too.
 
     Raises
     ------
@@ -62,9 +92,10 @@ class AdapterCallback(TrainerCallback, ExportableState):
     --------
     >>> import tempfile, torch
     >>> from transformers import BertConfig, BertForSequenceClassification
-    >>> from transformers import Trainer, TrainingArguments
+    >>> from transformers import TrainingArguments
     >>> from transformers.utils import logging
-    >>> from expandermask.adapters import AdapterCallback, AdapterConfig, attach, load_adapter
+    >>> from expandermask.adapters import AdapterCallback, AdapterConfig, SmallCheckpoints
+    >>> from expandermask.adapters import attach, load_adapter
     >>> logging.disable_progress_bar()
     >>> shape = BertConfig(vocab_size=64, hidden_size=32, intermediate_size=64,
     ...                    num_hidden_layers=1, num_attention_heads=2)
@@ -74,36 +105,29 @@ class AdapterCallback(TrainerCallback, ExportableState):
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     arguments = TrainingArguments(folder, max_steps=2, save_steps=1, report_to=[],
     ...                                   disable_tqdm=True, logging_strategy="no", use_cpu=True)
-    ...     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[AdapterCallback()])
+    ...     trainer = SmallCheckpoints(model, arguments, train_dataset=data,
+    ...                                callbacks=[AdapterCallback()])
     ...     _ = trainer.train()
     ...     load_adapter(fresh, f"{folder}/checkpoint-2/adapter/default") == plan
     {...}
     True
     """
 
-    def __init__(self, folder: str = "adapter", save_base: bool = False) -> None:
+    def __init__(self, folder: str = "adapter") -> None:
         if not isinstance(folder, str) or folder in ("", ".", "..") or Path(folder).name != folder:
             raise InvalidInputError(
                 f"folder must be the name of a folder inside each checkpoint, got {folder!r}"
             )
-        self.folder, self.save_base = folder, save_base
-        self.adapters: Adapters = {}
-        self._small: SmallState | None = None
+        self.folder = folder
+        self.adapters: dict[str, str] = {}
         self._model: nn.Module | None = None
 
     def state(self) -> dict[str, Any]:
         """What the Trainer keeps in ``trainer_state.json``: arguments, and hashes of adapters."""
-        arguments = {"folder": self.folder, "save_base": self.save_base}
-        if self._model is not None and is_attached(
-            self._model
-        ):  # its masks may have changed since training began
-            self.adapters = _hashes(self._model)
-        return {"args": arguments, "attributes": {"adapters": self.adapters}}
-
-    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A checkpoint may be read from now on."""
-        self._watch(kwargs["model"])
-        self._writing(False, reading=True)
+        if self._model is not None and is_attached(self._model):
+            # The masks may have changed since training began.
+            self.adapters = mask_hashes(self._model)
+        return {"args": {"folder": self.folder}, "attributes": {"adapters": self.adapters}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check the adapters; the Trainer has read the checkpoint it resumes from."""
@@ -113,36 +137,20 @@ class AdapterCallback(TrainerCallback, ExportableState):
                 "folders by trials a callback is not told; call save_adapter after each trial"
             )
         model = kwargs["model"]
-        self.adapters = _hashes(model)
+        self.adapters = mask_hashes(model)
         require_same(self.adapters, "the adapters (masks and scale) on the model")
         if state.global_step > 0:
             self._require_resumable(state)
         self._model = model
-        self._watch(model)
-        self._writing(False)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """No checkpoint is written during a step."""
-        self._writing(False)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A checkpoint may follow."""
-        self._writing(True)
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A checkpoint may follow, or the best one be read."""
-        self._writing(True, reading=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the adapters to the checkpoint just written; under torch.distributed all ranks do."""
-        self._writing(False, reading=True)
         model, folder = kwargs["model"], self._folder(args, state.global_step)
         for name in attachment(model).adapters:
             save_adapter(model, folder / name, name=name)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make sure of the best adapters, since the Trainer only warns if it does not find them."""
-        self._writing(False)
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             folder = Path(state.best_model_checkpoint) / self.folder
             for name in self.adapters:
@@ -150,14 +158,6 @@ class AdapterCallback(TrainerCallback, ExportableState):
 
     def _folder(self, args: Any, step: int) -> Path:
         return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / self.folder
-
-    def _watch(self, model: nn.Module) -> None:
-        if not self.save_base and (self._small is None or self._small.model is not model):
-            self._small = SmallState(model, _in_save)
-
-    def _writing(self, writing: bool, *, reading: bool = False) -> None:
-        if self._small is not None:
-            self._small.switch.writing, self._small.switch.reading = writing, reading
 
     def _require_resumable(self, state: Any) -> None:
         found = state.stateful_callbacks.get(type(self).__name__)
@@ -179,25 +179,71 @@ class AdapterCallback(TrainerCallback, ExportableState):
         )
 
 
-def _in_save() -> bool:
-    """Whether the Trainer is writing a checkpoint, by the functions being run.
+# -- state dicts without the frozen base: what training can change, and nothing else --------------
 
-    No callback is told that one begins, nor that a run was interrupted: before an evaluation, or by
-    a full disk in the middle of a checkpoint, after which the user may save the model whole.
+
+def changing_keys(model: nn.Module) -> set[str]:
+    """The state dict keys, as `_plain` writes them, of all tensors that training can change.
+
+    These are parameters that require gradients, everything of every adapter, and all buffers: a
+    frozen normalisation layer still updates its running means.
     """
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_name != _SAVE:
-        frame = frame.f_back
-    return frame is not None
-
-
-def _hashes(model: nn.Module) -> Adapters:
-    """A hash of the plan and scale of every adapter on ``model``; of no values."""
-    return {
-        name: hashlib.sha256(
-            json.dumps(
-                [adapter.plan.to_json(), adapter.config.lora_alpha, adapter.config.scaling]
-            ).encode()
-        ).hexdigest()
-        for name, adapter in attachment(model).adapters.items()
+    own = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, MaskedAdapter)
+        for parameter in module.parameters()
     }
+    found = {_plain(name) for name, _ in model.named_buffers(remove_duplicate=False)}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad or id(parameter) in own:
+            found.add(_plain(name))
+    return found
+
+
+@contextmanager
+def small_state(model: nn.Module) -> Iterator[None]:
+    """Within the block ``model.state_dict()`` leaves out what training cannot change.
+
+    Nothing is left out of a model without adapters. PEFT writes small files by itself and looks
+    some frozen tensors up, so nothing is left out of its models either.
+    """
+    hook = model.register_state_dict_post_hook(_leave_out)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def frozen_not_missing(model: nn.Module) -> Iterator[None]:
+    """Within the block ``model.load_state_dict`` does not miss what `small_state` leaves out."""
+    hook = model.register_load_state_dict_post_hook(_not_missing)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _leave_out(model: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    if not is_attached(model) or hasattr(model, "peft_config"):
+        return
+    keep = changing_keys(model)
+    for key in [key for key in state if key.startswith(prefix) and POLICY_KEY not in key]:
+        if _plain(key.removeprefix(prefix)) not in keep:
+            del state[key]
+
+
+def _not_missing(model: nn.Module, incompatible: Any) -> None:
+    if is_attached(model):
+        keep = changing_keys(model)
+        missing = incompatible.missing_keys
+        missing[:] = [key for key in missing if _plain(key) in keep]
+
+
+def _plain(key: str) -> str:
+    """A key without the parts that wrappers and adapted layers put in, so that keys compare.
+
+    Two keys that become one can only keep more in a file.
+    """
+    return ".".join(part for part in key.split(".") if part not in _AROUND)

@@ -131,12 +131,6 @@ def mean_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def wait_for_all() -> None:
-    """Return once every rank has called this."""
-    if several_processes():
-        dist.barrier()
-
-
 def several_processes() -> bool:
     """Whether this is one of several processes that train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -101,13 +101,13 @@ class _Watch(TorchFunctionMode):
 
 def _warn_of_statistics(attached: Attachment) -> None:
     """Tell of batch normalizations: training moves what no file of the adapter holds."""
-    saved = {f"{place}." for name in attached.plans for place in attached.heads(name)}
+    saved = tuple(f"{place}." for place in attached.originals)
     moving = [
         place
         for place, module in placed_modules(attached.model)
         if module.training
         and getattr(module, "track_running_stats", False)
-        and not f"{place}.".startswith(tuple(saved))
+        and not f"{place}.".startswith(saved)
     ]
     if moving:
         warnings.warn(

@@ -98,14 +98,14 @@ def test_the_operators_keep_the_rules_of_operators(tokens: int, dtype: torch.dty
     case = make(tokens, 20, 36, 8, dtype=dtype)
     y, x, *values = (leaf.detach() for leaf in case.leaves)
     operators = torch.ops.expandermask
-    _, h = operators.masked_update(y, x, *values, *case.rest)
-    torch.library.opcheck(operators.masked_update.default, (y, x, *values, *case.rest))
-    torch.library.opcheck(operators.masked_update_.default, (y.clone(), x, *values, *case.rest))
-    for wanted in ([True, True, True], [False, True, False], [True, False, False]):
-        arguments = (case.grad, x, h, *values, *case.rest, wanted)
-        torch.library.opcheck(operators.masked_update_backward.default, arguments)
-        arguments = (x.clone(), *arguments[:-1], wanted[1:])
-        torch.library.opcheck(operators.masked_update_backward_.default, arguments)
+    h = operators.masked_update_(y.clone(), None, x, *values, *case.rest)
+    for added in (None, y):
+        arguments = (y.clone(), added, x, *values, *case.rest)
+        torch.library.opcheck(operators.masked_update_.default, arguments)
+    for add, wanted in ((True, [True, True]), (False, [True, False]), (False, [False, False])):
+        for grad_x in (x.clone(), x.new_empty(0)):
+            arguments = (grad_x, case.grad, x, h, *values, *case.rest, add, wanted)
+            torch.library.opcheck(operators.masked_update_backward_.default, arguments)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

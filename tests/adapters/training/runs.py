@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from expandermask.adapters import AdapterCallback, AdapterConfig, attach
+from expandermask.adapters import AdapterCallback, AdapterConfig, SmallCheckpoints, attach
 from tests.adapters.models import VOCABULARY, bert, state, trainable
 
 logging.disable_progress_bar()
@@ -42,6 +42,7 @@ def trainer(
     own: nn.Module,
     *,
     callbacks: list[TrainerCallback] | None = None,
+    kind: type[Trainer] = SmallCheckpoints,
     **options: Any,
 ) -> Trainer:
     """A Trainer that saves after every step, with `AdapterCallback` unless others are given."""
@@ -58,7 +59,7 @@ def trainer(
         "disable_tqdm": True,
         "use_cpu": True,
     }
-    return Trainer(
+    return kind(
         own,
         TrainingArguments(str(folder), **(settings | options)),
         train_dataset=data(),

@@ -13,20 +13,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainerCallback
 
 from expandermask import MaskPlan
 from expandermask.adapters import (
     AdapterCallback,
     AdapterConfig,
+    SmallCheckpoints,
     attach,
     change_masks,
     detach,
     load_adapter,
     set_adapters,
 )
-from expandermask.adapters.files.save import adapter_tensors
-from expandermask.adapters.training.small_state import SmallState
+from expandermask.adapters.files.saving import adapter_tensors
+from expandermask.adapters.training.callback import small_state
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError
 from tests.adapters.models import bert, gpt2, mlp, same, state, trainable
 from tests.adapters.training.runs import CONFIG, Kill, Killed, data, model, trainer
@@ -66,6 +68,8 @@ def test_every_adapter_has_a_folder_and_inactive_ones_keep_their_values(tmp_path
     run.train()
     folders = sorted(f.name for f in (tmp_path / "checkpoint-1" / "masks").iterdir())
     assert folders == ["default", "second"]
+    stored = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
+    assert any("adapters.second.values_b" in key for key in stored)
     fresh = bert()
     load_adapter(fresh, tmp_path / "checkpoint-1" / "masks" / "second", name="second")
     assert same(values(fresh, "second"), before)
@@ -74,7 +78,8 @@ def test_every_adapter_has_a_folder_and_inactive_ones_keep_their_values(tmp_path
     assert not same(values(own, "second"), before)
 
 
-def test_the_best_model_comes_back_at_the_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [SmallCheckpoints, Trainer])
+def test_the_best_model_comes_back_at_the_end(tmp_path: Path, kind: type[Trainer]) -> None:
     seen = Remember()
     run = trainer(
         tmp_path,
@@ -86,6 +91,7 @@ def test_the_best_model_comes_back_at_the_end(tmp_path: Path) -> None:
         load_best_model_at_end=True,
         save_total_limit=1,
         callbacks=[AdapterCallback(), seen],
+        kind=kind,
     )
     run.train()
     best = run.state.best_global_step
@@ -208,39 +214,135 @@ def test_after_detach_the_whole_model_is_saved(tmp_path: Path) -> None:
     own = bert()
     own.bert.embeddings.requires_grad_(False)  # and frozen it stays when the adapter is gone
     attach(own, CONFIG, rng=0)
-    small = SmallState(own)
-    small.switch.writing = True
-    assert set(own.state_dict()) == {n for n, p in own.named_parameters() if p.requires_grad}
-    detach(own)
-    own.save_pretrained(tmp_path / "plain")
+    with small_state(own):
+        assert set(own.state_dict()) == {n for n, p in own.named_parameters() if p.requires_grad}
+        detach(own)
+        own.save_pretrained(tmp_path / "plain")
     assert set(load_file(tmp_path / "plain" / "model.safetensors")) == set(bert().state_dict())
 
 
-class Interrupt(TrainerCallback):
-    """The user's patience ends during an evaluation."""
-
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-
-def test_after_an_interrupted_run_the_model_is_whole_and_can_be_copied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_after_a_checkpoint_that_failed_the_model_is_whole_and_can_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
     own = model()
     keys = set(own.state_dict())
-    run = trainer(
-        tmp_path,
-        own,
-        eval_strategy="steps",
-        eval_steps=1,
-        callbacks=[AdapterCallback(), Interrupt()],
-    )
-    with pytest.raises(KeyboardInterrupt):
-        run.train()
+    seen: list[set[str]] = []
+
+    def fail(folder: str, **_: Any) -> None:
+        seen.append(set(own.state_dict()))
+        raise error
+
+    monkeypatch.setattr(own, "save_pretrained", fail)
+    with pytest.raises(type(error) if isinstance(error, OSError) else KeyboardInterrupt):
+        trainer(tmp_path, own).train()
+    monkeypatch.undo()
+    assert seen[0] < keys
     assert set(own.state_dict()) == keys
+    assert own.load_state_dict({}, strict=False).missing_keys
     stream = io.BytesIO()
     torch.save(own, stream)
     stream.seek(0)
     for twin in (copy.deepcopy(own), torch.load(stream, weights_only=False)):
         assert set(twin.state_dict()) == keys
+
+
+class Look(TrainerCallback):
+    """The keys of the model's state dict wherever the Trainer calls back."""
+
+    def __init__(self) -> None:
+        self.seen: set[frozenset[str]] = set()
+
+    def note(self, *_: Any, **kwargs: Any) -> None:
+        self.seen.add(frozenset(kwargs["model"].state_dict()))
+
+    on_step_begin = on_step_end = on_epoch_end = on_evaluate = on_prediction_step = note
+    on_save = on_log = on_train_end = note
+
+
+def test_only_a_checkpoint_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what the user saves, nor what goes to the hub, which is saved by internal calls too."""
+    own, look = model(), Look()
+    run = trainer(
+        tmp_path,
+        own,
+        max_steps=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        callbacks=[AdapterCallback(), look],
+    )
+    run.train()
+    whole = set(own.state_dict())
+    assert look.seen == {frozenset(whole)}
+    run.save_model(str(tmp_path / "by hand"))
+    run.save_model(_internal_call=True)  # what push_to_hub() does
+    monkeypatch.setattr(run.args, "push_to_hub", True)
+    run.save_model(str(tmp_path / "published"), _internal_call=True)
+    names = {key.replace(".base.", ".") for key in whole}
+    for folder in (tmp_path, tmp_path / "by hand", tmp_path / "published"):
+        assert set(load_file(folder / "model.safetensors")) == names
+    assert set(load_file(tmp_path / "checkpoint-1" / "model.safetensors")) < names
+
+
+def test_it_mixes_into_other_trainers(tmp_path: Path) -> None:
+    class Mixed(SmallCheckpoints, Seq2SeqTrainer):
+        pass
+
+    own = model()
+    settings = Seq2SeqTrainingArguments(
+        str(tmp_path), max_steps=1, save_steps=1, report_to=[], disable_tqdm=True, use_cpu=True
+    )
+    Mixed(own, settings, train_dataset=data(), callbacks=[AdapterCallback()]).train()
+    stored = set(load_file(tmp_path / "checkpoint-1" / "model.safetensors"))
+    assert stored == {n for n, p in own.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("wrapped", ["all", "adapted", "blocks"])
+def test_a_compiled_or_checkpointed_model_has_the_same_small_state(wrapped: str) -> None:
+    own = model()
+    with small_state(own):
+        expected = {key.replace(".base.", ".") for key in own.state_dict()}
+    if wrapped == "all":
+        own: Any = torch.compile(own, backend="eager")
+    for i, layer in enumerate(own.bert.encoder.layer if wrapped != "all" else ()):
+        if wrapped == "blocks":
+            own.bert.encoder.layer[i] = checkpoint_wrapper(layer)
+        else:
+            layer.output.dense = torch.compile(layer.output.dense, backend="eager")
+    with small_state(own):
+        found = {key.replace("_orig_mod.", "") for key in own.state_dict()}
+    assert found == expected
+
+
+def test_a_base_s_tensors_are_known_by_either_name() -> None:
+    """As a part of the adapted layer, or as the model had them before."""
+    own = model()
+    bias = own.bert.encoder.layer[0].output.dense.base.bias.requires_grad_()
+
+    def rename(_: nn.Module, state: dict[str, Any], *__: Any) -> None:
+        for key in list(state):
+            state[key.replace("base.", "").replace("_orig_mod.", "")] = state.pop(key)
+
+    with small_state(own):
+        expected = {key.replace(".base.", ".") for key in own.state_dict()}
+    second = own.bert.encoder.layer[1]
+    second.output.dense = torch.compile(second.output.dense, backend="eager")
+    own.register_state_dict_post_hook(rename)
+    with small_state(own):
+        found = own.state_dict()
+    assert set(found) == expected
+    assert torch.equal(found["bert.encoder.layer.0.output.dense.bias"], bias)
+
+
+def test_quantization_s_extra_entries_are_left_out_with_the_weight() -> None:
+    own = model()
+    layer = own.bert.encoder.layer[0].output.dense.base
+    layer.register_state_dict_post_hook(
+        lambda module, state, prefix, _: state.update({prefix + "weight.absmax": torch.ones(3)})
+    )
+    assert any("absmax" in key for key in own.state_dict())
+    with small_state(own):
+        assert not any("absmax" in key for key in own.state_dict())
 
 
 class Change(TrainerCallback):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from expandermask.adapters import AdapterCallback, attach, disable_adapters
+from expandermask.adapters import AdapterCallback, SmallCheckpoints, attach, disable_adapters
 from expandermask.errors import AdapterError
 from tests.adapters.models import bert, same, trainable
 from tests.adapters.training.runs import (
@@ -32,15 +32,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 
 @pytest.mark.parametrize("step", range(1, STEPS))
-@pytest.mark.parametrize("save_base", [False, True])
+@pytest.mark.parametrize("kind", [SmallCheckpoints, Trainer])
 def test_killed_after_any_step_it_ends_in_the_same_bits(
-    tmp_path: Path, finished: Trainer, step: int, save_base: bool
+    tmp_path: Path, finished: Trainer, step: int, kind: type[Trainer]
 ) -> None:
-    own = AdapterCallback(save_base=save_base)
     with pytest.raises(Killed):
-        trainer(tmp_path, model(), callbacks=[own, Kill(step)]).train()
+        trainer(tmp_path, model(), callbacks=[AdapterCallback(), Kill(step)], kind=kind).train()
     torch.manual_seed(99)
-    second = trainer(tmp_path, model(), callbacks=[AdapterCallback(save_base=save_base)])
+    second = trainer(tmp_path, model(), kind=kind)
+    second.train(resume_from_checkpoint=True)
+    assert same(everything(second), everything(finished))
+
+
+@pytest.mark.parametrize("first", [SmallCheckpoints, Trainer])
+def test_either_trainer_resumes_the_checkpoints_of_the_other(
+    tmp_path: Path, finished: Trainer, first: type[Trainer]
+) -> None:
+    with pytest.raises(Killed):
+        trainer(tmp_path, model(), callbacks=[AdapterCallback(), Kill(3)], kind=first).train()
+    other = Trainer if first is SmallCheckpoints else SmallCheckpoints
+    second = trainer(tmp_path, model(), kind=other)
     second.train(resume_from_checkpoint=True)
     assert same(everything(second), everything(finished))
 
@@ -133,10 +144,11 @@ def test_a_value_missing_from_a_checkpoint_is_still_reported(
     assert said == [f"There were missing keys in the checkpoint model loaded: {[gone]}."]
 
 
-def test_the_base_is_saved_when_asked_for(tmp_path: Path) -> None:
+def test_a_plain_trainer_saves_the_base_too(tmp_path: Path) -> None:
     own = model()
-    trainer(tmp_path, own, max_steps=1, callbacks=[AdapterCallback(save_base=True)]).train()
-    assert set(load_file(tmp_path / "checkpoint-1" / "model.safetensors")) == set(own.state_dict())
+    trainer(tmp_path, own, max_steps=1, kind=Trainer).train()
+    stored = set(load_file(tmp_path / "checkpoint-1" / "model.safetensors"))
+    assert stored == {key.replace(".base.", ".") for key in own.state_dict()}
 
 
 def test_disabling_adapters_between_runs_changes_nothing(tmp_path: Path) -> None:

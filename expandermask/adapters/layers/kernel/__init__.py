@@ -4,8 +4,12 @@ Nothing here needs to be there: where the machine or numba cannot, `supports` sa
 portable functions of `expandermask.adapters.layers.function` do the same work.
 """
 
-from expandermask.adapters.layers.kernel.index import check_index
 from expandermask.adapters.layers.kernel.launch import available
-from expandermask.adapters.layers.kernel.update import masked_linear, masked_update, supports
+from expandermask.adapters.layers.kernel.update import (
+    check_index,
+    masked_linear,
+    masked_update,
+    supports,
+)
 
 __all__ = ["available", "check_index", "masked_linear", "masked_update", "supports"]

@@ -13,14 +13,9 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import torch
 
-from expandermask.adapters.layers.kernel import _job
-
-_FOLDER = Path(__file__).parent
-_BODIES = ("forward", "backward", "total")
 _MACHINE_CAN = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2") and os.environ.get(
     "NUMBA_DISABLE_JIT", "0"
 ) in ("", "0")
@@ -43,7 +38,7 @@ def usable() -> bool:
     if not available():
         return False
     try:
-        for name in _BODIES:
+        for name in ("forward", "backward"):
             compiled(name)
     except Exception as error:
         _FAILURES.append(repr(error))
@@ -55,34 +50,30 @@ def usable() -> bool:
 _FAILURES: list[str] = []
 
 
-def run(name: str, words: dict[str, int], *, threads: int | None = None) -> None:
-    """Run the body ``name`` on a job, by default on as many of torch's threads as it has chunks.
+def run(name: str, words: dict[str, int]) -> None:
+    """Run the body ``name`` on a job, on as many of torch's threads as it has chunks.
 
     The caller keeps alive what the addresses in ``words`` point to; words left out are 0.
     """
-    job = (ctypes.c_int64 * len(_job.NAMES))(*[words.get(word, 0) for word in _job.NAMES])
-    threads = threads or min(torch.get_num_threads(), words["chunks"])
-    body, address = compiled(name), ctypes.addressof(job)
+    from expandermask.adapters.layers.kernel._bodies import at
+
+    body = compiled(name)
+    job = (ctypes.c_int64 * len(at))(*[words.get(word, 0) for word in at._fields])
+    threads = min(torch.get_num_threads(), words["chunks"])
     if threads > 1 and (parallel := _parallel()) is not None:
-        parallel(body.address, address, threads, 0)
+        parallel(body.address, ctypes.addressof(job), threads, 0)
     else:
-        body.ctypes(address)
+        body.ctypes(ctypes.addressof(job))
 
 
 @cache
 def compiled(name: str) -> Any:
-    """The body ``name`` as a numba C callback: seconds once, then from numba's cache.
-
-    numba looks at one source file to see whether what it cached is still right; the bodies come
-    from several, so their checksum is made part of the key.
-    """
+    """The body ``name`` as a numba C callback: seconds once, then from numba's cache."""
     from numba import cfunc
 
     from expandermask.adapters.layers.kernel import _bodies
 
-    sources = sorted(_FOLDER.glob("_*.py"))
-    fingerprint = crc32(b"".join(source.read_bytes() for source in sources))
-    body = getattr(_bodies, f"{name}_body")(fingerprint)
+    body = getattr(_bodies, name)
     try:
         return cfunc("void(int64)", cache=True, error_model="numpy")(body)
     except RuntimeError as error:

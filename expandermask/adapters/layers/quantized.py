@@ -1,4 +1,4 @@
-"""A plain module in place of a quantized one, to merge an update into.
+"""Bases whose weights are quantized: told apart, decoded to merge into, kept as they were loaded.
 
 Each library's weights are decoded by that library's own functions. Nothing is imported to find out
 which it is: the classes' names say so, and one whose weight is at hand is loaded already.
@@ -7,18 +7,45 @@ which it is: the classes' names say so, and one whose weight is at hand is loade
 from __future__ import annotations
 
 import copy
-from typing import Any
+from itertools import chain
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from expandermask.adapters.layers.merging import PLAIN_DTYPES, is_plain
 from expandermask.errors import AdapterError
 from expandermask.masks.places import bare_modules
-from expandermask.masks.targets import adaptable_shape
+from expandermask.masks.targets import adaptable_shape, adaptable_shapes
 
+PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""float8 is not among them: its numbers go with a scale that is stored elsewhere."""
 _OWN_CLASSES = ("bitsandbytes", "hqq", "optimum")
 """Packages that put modules of their own in place of the model's; torchao puts only weights."""
+_SWITCH = "support_avx512bf16_for_cpu"
+"""bitsandbytes' attribute on each module: whether it may rearrange its weight."""
+_MARKS = (
+    *("hf_quantizer", "is_quantized", "quantization_method"),
+    *("is_loaded_in_8bit", "is_loaded_in_4bit", "is_8bit_serializable", "is_4bit_serializable"),
+)
+_SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
+"""What configs of quantization call the list of modules that are left plain."""
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a linear module or embedding, maybe packed: for device, dtype and identity.
+
+    Some quantized modules call it otherwise; theirs is the first tensor they have.
+    """
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        weight = next(chain(module.parameters(recurse=False), module.buffers(recurse=False)))
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def is_plain(weight: Tensor | None) -> TypeGuard[nn.Parameter]:
+    """Whether ``weight`` holds its numbers as they are: no subclass, no integers, no float8."""
+    return type(weight) is nn.Parameter and weight.dtype in PLAIN_DTYPES
 
 
 @torch.no_grad()
@@ -121,3 +148,76 @@ def _with_weight(base: nn.Module, weight: nn.Parameter, bias: Tensor | None) -> 
     if bias is not None:
         plain.bias = nn.Parameter(bias.detach(), requires_grad=False)
     return plain
+
+
+# -- 4-bit weights of bitsandbytes on CPUs with AVX512-BF16 ---------------------------------------
+#
+# There a Linear4bit rearranges its weight when it first runs in eval mode, in place, and rounds its
+# scales to bfloat16. From then on no gradient passes through it (PyTorch warns, and every adapter
+# before it stays untrained), and `state_dict` puts the scales back in another order (0.50.2). So a
+# model with adapters computes in the layout it was loaded in.
+
+
+def require_unpacked(model: nn.Module) -> None:
+    """Raise `AdapterError` if a weight of ``model`` was rearranged already."""
+    for name, module in model.named_modules():
+        state = getattr(module._parameters.get("weight"), "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise AdapterError(
+                f"bitsandbytes has packed the 4-bit weight of {name!r} for inference on this CPU, "
+                "as it does at the first evaluation, and no gradient passes through it; load the "
+                "model again and put the adapter on before it is evaluated"
+            )
+
+
+def forbid_packing(model: nn.Module) -> dict[str, int]:
+    """Keep every weight in the layout it has; the switches turned off by this, by module name."""
+    found = {n: m for n, m in model.named_modules() if getattr(m, _SWITCH, False)}
+    switches = {name: getattr(module, _SWITCH) for name, module in found.items()}
+    for module in found.values():
+        setattr(module, _SWITCH, False)
+    return switches
+
+
+def allow_packing(model: nn.Module, switches: dict[str, int]) -> None:
+    """Turn the switches back on, where the modules are still in the model."""
+    modules = dict(model.named_modules())
+    for name, switch in switches.items():
+        if hasattr(modules.get(name), _SWITCH):
+            setattr(modules[name], _SWITCH, switch)
+
+
+# -- what a transformers model says of its quantization -----------------------------------------
+#
+# `from_pretrained` quantizes what the saved config says is quantized. So where merging has put in
+# plain weights, the config must not say so any more.
+
+
+def take_marks_off(model: nn.Module) -> dict[str, Any]:
+    """Let the model and its config say what is still quantized; what they said, to put back."""
+    config: Any = getattr(model, "config", None)
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None:
+        return {}
+    modules = dict(bare_modules(model))
+    linear = adaptable_shapes(model)
+    plain = [place for place in linear if not is_quantized(weight_of(modules[place]))]
+    before = {name: vars(model)[name] for name in _MARKS if name in vars(model)}
+    before["quantization_config"] = quantization
+    if len(plain) == len(linear):
+        for name in _MARKS:
+            vars(model).pop(name, None)
+        del config.quantization_config
+        return before
+    config.quantization_config = copy.copy(quantization)
+    for name in _SKIP_LISTS:
+        if hasattr(quantization, name):
+            setattr(config.quantization_config, name, plain)
+    return before
+
+
+def put_marks_back(model: nn.Module, before: dict[str, Any]) -> None:
+    """Undo `take_marks_off`."""
+    config: Any = getattr(model, "config", None)
+    for name, value in before.items():
+        setattr(config if name == "quantization_config" else model, name, value)
