@@ -19,7 +19,6 @@ from expandermask.adapters.attachment import (
     is_attached,
     masked_layers,
     own_attachment,
-    placed_parameters,
     record,
     swap_module,
 )
@@ -42,6 +41,7 @@ from expandermask.masks.places import (
     bare_module,
     module_at,
     placed_modules,
+    placed_parameters,
     put_module,
     unwrapped,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
@@ -24,9 +24,9 @@ from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError
 from expandermask.masks.places import (
     adapted_base,
-    bare_modules,
     module_at,
     placed_modules,
+    placed_parameters,
     put_module,
     unwrapped,
 )
@@ -234,18 +234,6 @@ def mask_hashes(model: nn.Module) -> dict[str, str]:
         described = [adapter.plan.to_json(), adapter.config.lora_alpha, adapter.config.scaling]
         found[name] = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     return found
-
-
-def placed_parameters(
-    model: nn.Module, *, remove_duplicate: bool = True
-) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter of a model without its adapters, by its name there.
-
-    One that is tied comes once for each of its modules; with ``remove_duplicate=False`` so does one
-    of a module that has several names.
-    """
-    for place, module in bare_modules(model, remove_duplicate=remove_duplicate):
-        yield from module.named_parameters(prefix=place, recurse=False)
 
 
 def saved_tensors(heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:

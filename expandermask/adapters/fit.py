@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from expandermask.adapters.attachment import attachment, is_attached, placed_parameters
+from expandermask.adapters.attachment import attachment, is_attached
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.layers.quantized import is_quantized, require_unpacked, weight_of
 from expandermask.adapters.training.distributed import is_sharded
@@ -17,6 +16,8 @@ from expandermask.masks.places import (
     bare_at,
     bare_modules,
     inner_module,
+    other_owners,
+    parameter_owners,
     placed_modules,
 )
 from expandermask.masks.targets import Shape, adaptable_shapes, target_shape
@@ -111,14 +112,6 @@ def _require_shapes(model: nn.Module, shapes: Mapping[str, Shape]) -> None:
             )
 
 
-def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
-    """All names of each parameter, by its identity; tied ones have several."""
-    owners = defaultdict(list)
-    for key, parameter in placed_parameters(model, remove_duplicate=False):
-        owners[id(parameter)].append(key)
-    return owners
-
-
 def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[str]]) -> None:
     module = bare_at(model, name)
     weight = weight_of(module)
@@ -132,7 +125,7 @@ def _require_own_weight(model: nn.Module, name: str, owners: Mapping[int, list[s
             f"{name!r} is on the meta device and has no weights to adapt; load them first, or "
             "count without attaching: parameter_report(MaskPlan.for_model(model))"
         )
-    ties = [other for other in owners[id(weight)] if other.rpartition(".")[0] != name]
+    ties = other_owners(owners, name, weight)
     if ties:
         raise AdapterError(
             f"the weight of {name!r} is tied to {ties[0]!r}: merging would change both; leave it "

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from expandermask.adapters.attachment import attachment
-from expandermask.adapters.fit import parameter_owners
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.adapters.layers.quantized import put_marks_back, take_marks_off, working_dtype
 from expandermask.errors import AdapterError
+from expandermask.masks.places import other_owners, parameter_owners
 
 
 def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False) -> None:
@@ -85,7 +85,7 @@ def require_untied(model: nn.Module, layers: Mapping[str, AdaptedLayer]) -> None
     """Raise `AdapterError` if a layer's weight is tied: merging would change its other places."""
     owners = parameter_owners(model)
     for place, layer in layers.items():
-        others = [key for key in owners[id(layer.weight)] if key.rpartition(".")[0] != place]
+        others = other_owners(owners, place, layer.weight)
         if others:
             raise AdapterError(
                 f"the weight of {place!r} is tied to {others[0]!r}, which merging would change "

@@ -3,8 +3,9 @@
 Mamba multiplies by ``self.dt_proj.weight``, and torch's MultiheadAttention hands
 ``self.out_proj.weight`` to one fused function. An adapter beside such a layer computes nothing and
 gets no gradient. The ``forward`` of every class around a layer is parsed, with the methods that it
-names, and what it reads is collected. Code without source, and functions that get the layer as an
-argument, say nothing here; a check in the first training step has to notice those.
+names and those that classes further out call, and what it reads is collected. Code without source,
+and functions that get the layer as an argument, say nothing here; a check in the first training
+step has to notice those.
 """
 
 from __future__ import annotations
@@ -65,12 +66,14 @@ class Read:
 def why_bypassed(model: nn.Module, place: str) -> str | None:
     """Which class around the module in a place can compute without calling it; None if none."""
     target = bare_module(module_at(model, place))
-    around = place
-    while around:
-        around = around.rpartition(".")[0]
-        module = bare_module(module_at(model, around))
+    parts = place.split(".")
+    asked: frozenset[str] = frozenset()
+    for depth in range(len(parts)):
+        module = bare_module(module_at(model, ".".join(parts[:depth])))
         kind: type = type(module)
-        for read in weight_reads(kind):
+        reads, inside = weight_reads(kind, frozenset(name for name in asked if hasattr(kind, name)))
+        asked |= inside
+        for read in reads:
             if _reaches(module, read.path, target) and _can_run(read, module):
                 return (
                     f"{type(module).__name__} can compute with its weight without calling it, so "
@@ -80,10 +83,15 @@ def why_bypassed(model: nn.Module, place: str) -> str | None:
 
 
 @cache
-def weight_reads(kind: type) -> tuple[Read, ...]:
-    """Every weight of a module inside that the ``forward`` of a class can read."""
+def weight_reads(kind: type, asked: frozenset[str]) -> tuple[tuple[Read, ...], frozenset[str]]:
+    """Every weight of a module inside that the ``forward`` of a class can read.
+
+    So can the methods in ``asked``, which classes around it call. Returned as well are the methods
+    that the class calls of modules inside.
+    """
     reads: list[Read] = []
-    todo = [("forward", 0), ("__call__", 0)]
+    inside: set[str] = set()
+    todo = [("forward", 0), ("__call__", 0), *((name, 0) for name in sorted(asked))]
     done = set()
     while todo:
         name, start = todo.pop()
@@ -100,7 +108,8 @@ def weight_reads(kind: type) -> tuple[Read, ...]:
         todo += [(called, 0) for called in reader.named]
         todo += [(called, position + 1) for called in reader.inherited]
         reads += reader.reads
-    return tuple(reads)
+        inside |= reader.asked
+    return tuple(reads), frozenset(inside)
 
 
 def _method(kind: type, name: str, start: int) -> tuple[Callable[..., Any], int] | None:
@@ -115,6 +124,7 @@ def _method(kind: type, name: str, start: int) -> tuple[Callable[..., Any], int]
     return None
 
 
+@cache
 def _parsed(function: Callable[..., Any]) -> ast.FunctionDef | None:
     """The definition of a function; None for one whose source cannot be had."""
     try:
@@ -151,6 +161,7 @@ class _Reader(ast.NodeVisitor):
         self.reads: list[Read] = []
         self.named: set[str] = set()
         self.inherited: set[str] = set()
+        self.asked: set[str] = set()
         self._defaults = defaults
         self._guards: list[Guard] = []
         self._names: dict[str, Path] = {tree.args.args[0].arg: ()}
@@ -196,6 +207,9 @@ class _Reader(ast.NodeVisitor):
             return
         if isinstance(called, ast.Attribute) and _is_super(called.value):
             self.inherited.add(called.attr)
+        path = self._path(called) or ()
+        if len(path) > 1:
+            self.asked.add(path[-1])
         self._visit_path(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:

@@ -7,7 +7,7 @@ name without any of that, so it stays the same while a model is wrapped, adapted
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,6 +101,31 @@ def _walk(
             continue
         inside = f"{place}.{name}" if place else name
         yield from _walk(child, inside, seen, remove_duplicate, bare=bare)
+
+
+def placed_parameters(
+    model: nn.Module, *, remove_duplicate: bool = True
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter of a model without its adapters, by its name there.
+
+    One that is tied comes once for each of its modules; with ``remove_duplicate=False`` so does one
+    of a module that has several names.
+    """
+    for place, module in bare_modules(model, remove_duplicate=remove_duplicate):
+        yield from module.named_parameters(prefix=place, recurse=False)
+
+
+def parameter_owners(model: nn.Module) -> dict[int, list[str]]:
+    """All names of each parameter, by its identity; tied ones have several."""
+    owners: dict[int, list[str]] = {}
+    for key, parameter in placed_parameters(model, remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(key)
+    return owners
+
+
+def other_owners(owners: Mapping[int, list[str]], place: str, weight: object) -> list[str]:
+    """The names of a weight in other places than its module's."""
+    return [key for key in owners.get(id(weight), ()) if key.rpartition(".")[0] != place]
 
 
 def module_at(model: nn.Module, place: str) -> nn.Module:

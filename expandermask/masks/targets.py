@@ -14,7 +14,14 @@ from expandermask.masks.kinds import Shape as Shape
 from expandermask.masks.kinds import adaptable_shape as adaptable_shape
 from expandermask.masks.kinds import is_conv1d as is_conv1d
 from expandermask.masks.kinds import is_embedding, looks_adaptable, why_foreign
-from expandermask.masks.places import bare_module, bare_modules, module_at, unwrapped
+from expandermask.masks.places import (
+    bare_module,
+    bare_modules,
+    module_at,
+    other_owners,
+    parameter_owners,
+    unwrapped,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,8 +105,8 @@ def passed_over(
 ) -> dict[str, str]:
     """What "all-linear" does not adapt of ``model``, with the reason for each.
 
-    These are linear modules in task heads, with a forward of their own, whose weight is read
-    without a call, or too narrow for ``r`` (if given), and matrices that belong to no linear
+    These are linear modules in task heads, with a forward of their own, whose weight is tied or is
+    read without a call, or too narrow for ``r`` (if given), and matrices that belong to no linear
     module, such as experts in one stack. Output embeddings are never adapted and not listed,
     neither is what ``exclude_modules`` or ``modules_to_save`` names.
 
@@ -222,6 +229,7 @@ def _all_linear(
     modules = dict(bare_modules(model))
     output = _output_embedding(model, modules)
     base = _base_model(model, modules)
+    owners = parameter_owners(model)
     for name, module in modules.items():
         if not looks_adaptable(module) or is_embedding(module):
             continue
@@ -231,6 +239,9 @@ def _all_linear(
         reason = _why_unfit(model, name, module)
         if reason is None and _is_head(name, base):
             reason = "a task head: name it in modules_to_save to train it"
+        ties = other_owners(owners, name, getattr(module, "weight", None))
+        if reason is None and ties:
+            reason = f"its weight is tied to {ties[0]}"
         if reason is not None:
             passed[name] = reason
         elif shape is not None:

@@ -14,11 +14,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -31,6 +34,7 @@ from expandermask.adapters.attachment import (
 from expandermask.adapters.files.stored import require_folder
 from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
+from expandermask.adapters.layers.quantized import is_quantized, weight_of
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
 from expandermask.files import write_text
@@ -76,7 +80,10 @@ def export_peft(
     reads the folder computes the same update, and `peft.utils.hotswap` can exchange two of them.
 
     ``target_modules`` is a list of name endings. They match exactly the adapted modules of this
-    model. A model of transformers gets the ``task_type`` or the ``auto_mapping`` with which
+    model. In models such as DeepSeek's, PEFT takes names like ``down_proj`` for projections inside
+    fused experts, so modules of these names come by their weights, in ``target_parameters``.
+
+    A model of transformers gets the ``task_type`` or the ``auto_mapping`` with which
     ``AutoPeftModelFor...`` loads the folder. PEFT trains and saves the head of a classifier with
     every adapter, so the file holds the head also where the adapter does not train it.
 
@@ -101,7 +108,8 @@ def export_peft(
     ------
     AdapterError
         No adapters are attached, ``folder`` holds an adapter of `save_adapter`, whose files have
-        the same names, or PEFT would mistake a module to save for an adapted one.
+        the same names, or PEFT would mistake a module to save for an adapted one, or a quantized
+        module for a part of fused experts.
 
     Examples
     --------
@@ -178,6 +186,7 @@ def _config(
             "leave that module out of the targets"
         )
     linear = [is_conv1d(bare_at(model, place)) for place in ranks if not layers[place].is_embedding]
+    mistaken = _mistaken(model, ranks)
     scales = {place: layers[place].adapter(name).scale for place in ranks}
     own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
@@ -188,13 +197,43 @@ def _config(
         "inference_mode": True,
         **scale_fields(ranks, scales if compact else None),
         "use_rslora": False,
-        "lora_dropout": adapter.config.lora_dropout,
-        "target_modules": target_names(ranks, [place for place, _ in bare_modules(model)]),
+        "lora_dropout": 0.0 if mistaken else adapter.config.lora_dropout,
+        "target_modules": _target_names(model, [p for p in ranks if p not in mistaken]),
+        **({"target_parameters": [f"{p}.weight" for p in mistaken]} if mistaken else {}),
         # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
         "fan_in_fan_out": bool(linear) and all(linear),
         "bias": "none",
         "modules_to_save": list(heads) or None,
     }, heads
+
+
+def _target_names(model: nn.Module, places: list[str]) -> str | list[str]:
+    return target_names(places, [place for place, _ in bare_modules(model)]) if places else []
+
+
+def _mistaken(model: nn.Module, places: Iterable[str]) -> list[str]:
+    """The modules whose names PEFT takes for those of projections inside fused experts.
+
+    In DeepSeek and its kin they are the same projections of dense and of shared experts. Where PEFT
+    is given the name of the weight, of which dropout is not possible, it takes it as it is.
+    """
+    verdicts = {}
+    for leaf in {place.rpartition(".")[2] for place in places}:
+        asked = peft.LoraConfig(target_modules=[leaf])
+        try:
+            convert_peft_config_for_transformers(asked, unwrapped(model), None)
+        except ValueError:  # one projection of two that are fused
+            asked.target_parameters = [leaf]
+        verdicts[leaf] = bool(asked.target_parameters)
+    found = [place for place in places if verdicts[place.rpartition(".")[2]]]
+    for place in found:
+        if is_quantized(weight_of(bare_at(model, place))):
+            raise AdapterError(
+                f"PEFT would take {place!r} for a part of fused experts, and cannot be given its "
+                "weight instead, which is quantized; keep the adapter by save_adapter, or attach "
+                "with this module in exclude_modules"
+            )
+    return found
 
 
 def _task(base: nn.Module) -> tuple[str | None, tuple[str, ...]]:

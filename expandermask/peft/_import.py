@@ -213,9 +213,13 @@ def _plain_lora(text: bytes) -> dict[str, Any]:
         if value not in understood:
             raise FileFormatError(f"{CONFIG_NAME} has {name}={value!r:.80}: {rule}")
     for name in sorted(config.keys() - _READ - _HARMLESS):
-        if config[name]:
+        value = config[name]
+        if name == "target_parameters" and isinstance(value, list):
+            # The weight of a module is that of a linear one, as `export_peft` may name it.
+            value = [key for key in value if not str(key).endswith(".weight")]
+        if value:
             hint = _HINTS.get(name, "this is no plain LoRA; convert it with PEFT first")
-            raise FileFormatError(f"{CONFIG_NAME} has {name}={config[name]!r:.80}: {hint}")
+            raise FileFormatError(f"{CONFIG_NAME} has {name}={value!r:.80}: {hint}")
     patterns = config.get("rank_pattern") or {}
     ranks = [config.get("r"), *(patterns.values() if type(patterns) is dict else [None])]
     if not all(type(r) is int and r >= 1 for r in ranks):

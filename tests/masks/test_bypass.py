@@ -118,6 +118,37 @@ class InTraining(Holder):
         return x @ self.one.weight if self.training else self.one(x)
 
 
+class Asking(nn.Module):
+    """What Gemma 3n does: another method of a module inside is called, not its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Answering()
+        self.others = nn.ModuleList([Answering()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for other in self.others:
+            x = other.deeper(x)
+        return self.inner.scaled(x)
+
+
+class Answering(Holder):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(x)
+
+    def scaled(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.one.weight
+
+    def deeper(self, x: torch.Tensor) -> torch.Tensor:
+        return self._helper(x)
+
+    def _helper(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.two.weight
+
+    def never_called(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.layers[0].weight
+
+
 def bypassed(model: nn.Module) -> set[str]:
     """Every linear module of the model whose weight is read without a call."""
     return {
@@ -165,6 +196,13 @@ def test_the_reason_names_the_class_that_reads() -> None:
     reason = why_bypassed(nn.Sequential(nn.Sequential(Multiplied())), "0.0.one")
     assert reason is not None
     assert reason.startswith("Multiplied can compute with its weight without calling it")
+
+
+def test_methods_that_a_class_further_out_calls_are_read_too() -> None:
+    # Which of the modules inside is asked is not told apart.
+    assert bypassed(Asking()) == {"inner.one", "inner.two", "others.0.one", "others.0.two"}
+    assert bypassed(nn.Sequential(Asking())) == {f"0.{name}" for name in bypassed(Asking())}
+    assert bypassed(Answering()) == set()
 
 
 def test_code_without_source_says_nothing() -> None:

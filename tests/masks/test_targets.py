@@ -344,3 +344,34 @@ def test_wrapped_and_adapted_models_have_the_same_targets():
     for wrapped in (torch.compile(model), nn.DataParallel(model), inside):
         assert find_targets(wrapped) == expected
         assert passed_over(wrapped, r=16) == REASONS
+
+
+class _Twins(nn.Module):
+    """Two layers with one weight, and a third of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.second = nn.Linear(64, 64)
+        self.third = nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+
+
+def test_tied_weights_are_passed_over_and_named() -> None:
+    assert list(find_targets(_Twins())) == ["third"]
+    assert passed_over(_Twins()) == {
+        "first": "its weight is tied to second.weight",
+        "second": "its weight is tied to first.weight",
+    }
+    shared = nn.Sequential(*2 * [nn.Linear(64, 64)], nn.Linear(64, 64))
+    assert list(find_targets(shared)) == ["2"]
+    encoder = transformers.AlbertModel(
+        transformers.AlbertConfig(
+            embedding_size=32,
+            hidden_size=64,
+            num_attention_heads=4,
+            intermediate_size=64,
+            vocab_size=32,
+        )
+    )
+    assert passed_over(encoder) == {}, "one module that runs several times is not tied"

@@ -11,6 +11,7 @@ A model that is compiled as a whole is not looked at: its pass runs no Python. T
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,11 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from expandermask.adapters.attachment import Attachment, mask_hashes
-from expandermask.adapters.fit import parameter_owners
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.adapters.training.distributed import require_same
 from expandermask.errors import AdapterError
-from expandermask.masks.places import module_at
+from expandermask.masks.places import module_at, parameter_owners, placed_modules
 from expandermask.masks.targets import layer_number
 
 
@@ -76,6 +76,7 @@ class _Watch(TorchFunctionMode):
         if not self.compared:
             what = "the adapters (masks and scale) on the model"
             require_same(mask_hashes(self.attached.model), what)
+            _warn_of_statistics(self.attached)
         self.compared = True
         self._stop()  # the last pass was interrupted, or the module calls itself
         layers = self.attached.layers_of()
@@ -153,6 +154,25 @@ class _Watch(TorchFunctionMode):
 
     def _ends(self, place: str, *_: Any) -> None:
         self.running.discard(place)
+
+
+def _warn_of_statistics(attached: Attachment) -> None:
+    """Tell of batch normalizations: training moves what no file of the adapter holds."""
+    saved = tuple(f"{place}." for place in attached.originals)
+    moving = [
+        place
+        for place, module in placed_modules(attached.model)
+        if module.training
+        and getattr(module, "track_running_stats", False)
+        and not f"{place}.".startswith(saved)
+    ]
+    if moving:
+        warnings.warn(
+            f"training changes the running statistics of {moving[0]!r} ({len(moving)} such "
+            "modules), which are not saved with the adapter; call eval() on these modules, or "
+            "name them in modules_to_save",
+            stacklevel=2,
+        )
 
 
 def _follow(
