@@ -24,7 +24,7 @@ from expandermask.adapters.attachment import Attachment, mask_hashes
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.adapters.training.distributed import require_same
 from expandermask.errors import AdapterError
-from expandermask.masks.places import module_at, parameter_owners, placed_modules
+from expandermask.masks.places import module_at, other_owners, parameter_owners, placed_modules
 from expandermask.masks.targets import layer_number
 
 
@@ -81,7 +81,11 @@ class _Watch(TorchFunctionMode):
         self._stop()  # the last pass was interrupted, or the module calls itself
         layers = self.attached.layers_of()
         owners = parameter_owners(self.attached.model)
-        self.layers = {p: la for p, la in layers.items() if len(owners[id(la.weight)]) < 2}
+        self.layers = {
+            name: layer
+            for name, layer in layers.items()
+            if not other_owners(owners, name, layer.weight)
+        }
         for name, layer in layers.items():
             self.hooks += _follow(layer, partial(self._calls, name), partial(self._ends, name))
         self._find_weights()
