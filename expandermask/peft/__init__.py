@@ -13,9 +13,9 @@ except ImportError as error:
         "expandermask.peft needs PEFT; install it with: pip install 'expandermask[torch]'"
     ) from error
 
+from expandermask.masks.shira import shira_mask_fn
 from expandermask.peft._export import export_peft
 from expandermask.peft._import import import_peft
-from expandermask.peft._shira import shira_mask_fn
 from expandermask.peft._tuner import XoraConfig, XoraLayer, XoraModel
 
 __all__ = [

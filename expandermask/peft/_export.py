@@ -32,12 +32,12 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.files.stored import require_folder
-from expandermask.adapters.files.tensors import write_tensors
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.quantized import is_quantized, weight_of
 from expandermask.adapters.training.distributed import on_writer, whole
 from expandermask.errors import AdapterError
 from expandermask.files import write_text
+from expandermask.io.tensors import write_tensors
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 from expandermask.masks.peft_file import (
     CONFIG_NAME,

@@ -32,7 +32,6 @@ from expandermask.adapters.attachment import (
 )
 from expandermask.adapters.config import AdapterConfig
 from expandermask.adapters.files.saving import fill, require_alike, require_choice
-from expandermask.adapters.files.tensors import open_tensors
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.factors import gather_values
@@ -41,6 +40,7 @@ from expandermask.adapters.training.distributed import whole
 from expandermask.errors import AdapterError, FileFormatError, InvalidInputError, require_memory
 from expandermask.files import parse_json, reading
 from expandermask.graphs.named import complete_bipartite
+from expandermask.io.tensors import open_tensors
 from expandermask.masks.adapter_file import WEIGHTS_NAME
 from expandermask.masks.peft_file import CONFIG_KEY, CONFIG_NAME, PLAN_KEY
 from expandermask.masks.places import bare_at, bare_modules

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from expandermask.adapters import AdapterConfig, load_adapter, save_adapter
-from expandermask.adapters.files.tensors import DTYPES, open_tensors, write_tensors
 from expandermask.errors import AdapterError, FileFormatError
+from expandermask.io.tensors import DTYPES, open_tensors, write_tensors
 from tests.adapters.conftest import WEIGHTS
 from tests.adapters.forgery import framed
 from tests.adapters.models import attached, bits, mlp, same, state

@@ -28,12 +28,12 @@ from expandermask.adapters.attachment import (
     saved_tensors,
 )
 from expandermask.adapters.files.stored import AdapterFile, opened_adapter, require_folder
-from expandermask.adapters.files.tensors import described, digest, plain, write_tensors
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.quantized import weight_of
 from expandermask.adapters.training.distributed import is_writer, like, on_writer, whole
 from expandermask.errors import AdapterError, InvalidInputError
+from expandermask.io.tensors import described, digest, plain, write_tensors
 from expandermask.masks.adapter_file import WEIGHTS_NAME, adapter_metadata
 from expandermask.masks.places import bare_at
 from expandermask.masks.plan import MaskPlan

@@ -23,17 +23,17 @@ import torch
 from torch import Tensor
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.files.tensors import (
-    DTYPES,
-    TensorFile,
-    digest,
-    open_tensors,
-)
 from expandermask.adapters.layers.factors import value_shape
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.files import reading
 from expandermask.inspection.checkpoints import PICKLES
 from expandermask.inspection.tensor_files import open_header
+from expandermask.io.tensors import (
+    DTYPES,
+    TensorFile,
+    digest,
+    open_tensors,
+)
 from expandermask.masks.adapter_file import (
     WEIGHTS_NAME,
     AdapterDocument,

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import gcd, lcm
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from expandermask.errors import (
     InfeasibleShapeError,
@@ -21,7 +19,10 @@ from expandermask.errors import (
 from expandermask.graphs.catalog import METHODS, ramanujan_graph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
 
-MaskFunction = Callable[..., Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MaskFunction = Callable[..., "Tensor"]
 """f(base_layer, r, **kwargs): a 0/1 tensor like the layer's weight with r (m + n) ones."""
 
 
@@ -72,7 +73,7 @@ def shira_mask_fn(*, method: str = "auto", rng: RandomState = None) -> MaskFunct
 
     def mask_fn(base_layer: nn.Module, r: int, **_: Any) -> Tensor:
         weight = getattr(base_layer, "weight", None)
-        if not isinstance(weight, Tensor) or weight.dim() != 2:
+        if weight is None or len(weight.shape) != 2:
             raise InvalidInputError(
                 f"a SHiRA mask needs a layer with a 2-D weight, got {type(base_layer).__name__}"
             )

@@ -12,7 +12,7 @@ from torch import nn
 
 from expandermask import BiregularGraph, certify
 from expandermask.errors import InfeasibleShapeError, InvalidInputError
-from expandermask.peft._shira import shira_mask_fn
+from expandermask.masks.shira import shira_mask_fn
 
 
 def layers(seed: int = 0) -> nn.Sequential:
