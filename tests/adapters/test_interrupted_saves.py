@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from expandermask.adapters import attach, load_adapter, save_adapter
-from expandermask.adapters.files import load as loading
+from expandermask.adapters.files import saving as loading
 from tests.adapters.conftest import WEIGHTS
 from tests.adapters.models import attached, mlp, randomise, same, state
 
@@ -129,10 +129,8 @@ def test_the_loaded_model_holds_no_view_of_the_file(
     first.set_rank_gate(nn.Parameter(torch.rand(16)))
     save_adapter(model, tmp_path)
     views: list[torch.Tensor] = []
-    fill = loading._fill
-    monkeypatch.setattr(
-        loading, "_fill", lambda *a: views.extend(a[3].tensors.values()) or fill(*a)
-    )
+    fill = loading.fill
+    monkeypatch.setattr(loading, "fill", lambda *a: views.extend(a[2].values()) or fill(*a))
     load_adapter(fresh, tmp_path)
     places = {view.data_ptr() for view in views}
     assert len(places) == 5
