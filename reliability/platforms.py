@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,8 @@ def run(python: str, **environment: str) -> Row:
         text=True,
         check=False,
     )
+    if done.returncode == -signal.SIGILL and "OPENBLAS_CORETYPE" in environment:
+        return {"outcome": "not run by this processor: it has not the kernel's instructions"}
     if done.returncode:
         return {"outcome": f"failed: {last_line(done.stderr)}"}
     report: Row = json.loads(done.stdout)
