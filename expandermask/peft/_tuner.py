@@ -11,7 +11,6 @@ nothing else of it. `TESTED_PEFT` says with which versions; importing this besid
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +40,10 @@ __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
 TESTED_PEFT = ("0.20", "0.21")
 """The minor versions of peft with which this was tested."""
+_INSIDE = ".xora_adapter."
+"""What stands between the names of a layer and of its adapters in a state dict."""
+_PREFIX = "base_model.model."
+"""What the keys of a `peft.PeftModel` begin with."""
 
 
 class XoraModel(BaseTuner):
@@ -186,16 +189,37 @@ class XoraModel(BaseTuner):
                     layer.adapter(adapter_name).to(dtype)
 
     @classmethod
-    def _remap_adapter_state_dict_for_load(
-        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **others: Any
+    def _get_adapter_state_dict(
+        cls, *, model: nn.Module, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        """Give gates the adapter's name too: PEFT knows the keys of what the model has already."""
-        found = super()._remap_adapter_state_dict_for_load(
-            adapter_name=adapter_name, state_dict=state_dict, **others
-        )
-        gate = re.compile(r"\.xora_adapter\.(rank_gate|module_gate)$")
-        name = rf".xora_adapter.{adapter_name}.\1"
-        return {gate.sub(name, key): tensor for key, tensor in found.items()}
+        """What is saved of adapters whose layers are all in their places.
+
+        PEFT looks for tensors by the names of modules, which wrappers may keep out of a state dict.
+        """
+        attachment(model).layers_of()
+        return {key: tensor for key, tensor in state_dict.items() if _INSIDE in key}
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """A key in the file: without what is wrapped around the layer now."""
+        return super()._remove_adapter_name_from_key(place_of(key), adapter_name)  # type: ignore[no-any-return]
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, *, model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
+    ) -> dict[str, Tensor]:
+        """Put the names of wrappers and of the adapter into keys, of gates too.
+
+        PEFT knows the keys of what the model has already.
+        """
+        layers = {key.partition(_INSIDE)[0] for key in model.state_dict() if _INSIDE in key}
+        live = {place_of(layer).removeprefix(_PREFIX): layer for layer in layers}
+        found = {}
+        for key, tensor in state_dict.items():
+            layer, inside, name = key.partition(_INSIDE)
+            layer = live.get(place_of(layer).removeprefix(_PREFIX), layer)
+            found[f"{layer}{inside}{adapter_name}.{name}" if inside else key] = tensor
+        return found
 
     # -- merging -------------------------------------------------------------------------------
 
