@@ -156,6 +156,11 @@ class PeftAttachment(Attachment):
         plan = config.make_plan(shapes, seed)
         if not is_mark_of(plan[place], mark):
             return
+        if any(name in layer.merged for layer in self.layers.values()):
+            raise AdapterError(
+                f"adapter {name!r} is merged, and the values to be loaded have other masks; call "
+                "unmerge_adapter() first"
+            )
         self.plans[name] = plan
         config.mask_seed = seed
         for own, pair in plan.items():

@@ -18,7 +18,7 @@ from typing import Any
 
 import peft
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper
 from peft.utils.peft_types import register_peft_method
@@ -30,7 +30,7 @@ from expandermask.adapters.merge import require_untied
 from expandermask.adapters.training.distributed import drawn_seed
 from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError
-from expandermask.masks.places import place_of
+from expandermask.masks.places import place_of, placed_modules
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, target_shape, targets_of_rank
 from expandermask.peft._config import XORA, XoraConfig
@@ -42,8 +42,6 @@ TESTED_PEFT = ("0.20", "0.21")
 """The minor versions of peft with which this was tested."""
 _INSIDE = ".xora_adapter."
 """What stands between the names of a layer and of its adapters in a state dict."""
-_PREFIX = "base_model.model."
-"""What the keys of a `peft.PeftModel` begin with."""
 
 
 class XoraModel(BaseTuner):
@@ -80,15 +78,21 @@ class XoraModel(BaseTuner):
         InfeasibleShapeError
             Some module has no masks of this rank and degree; the message has the nearest that work.
         AdapterError
-            A target cannot be adapted, or computes without being called.
+            A target cannot be adapted, or computes without being called; the model is a PeftModel.
         """
+        if isinstance(model, peft.PeftModel):
+            raise AdapterError(
+                "the model is a PeftModel already; call its add_adapter, or first its "
+                "merge_and_unload() or unload()"
+            )
         attached = _attachment(model)
+        plans = dict(attached.plans)
         try:
             self._plan(model, attached, adapter_name, self.peft_config[adapter_name])
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except BaseException:
-            attached.plans.pop(adapter_name, None)
-            if not attached.plans:
+            attached.plans = plans
+            if not plans:
                 record(model, None)
             raise
         look_at_first_pass(attached)
@@ -101,9 +105,9 @@ class XoraModel(BaseTuner):
         if str(config.target_modules).lower() == "all-linear":  # as PEFT has it
             config.target_modules = set(_all_linear(model, config))
         shapes = {
-            place_of(name): _shape(model, place_of(name), module)
-            for name, module in _outer_modules(model)
-            if self._check_target_module_exists(config, name)
+            place: _shape(model, place, module)
+            for place, module in placed_modules(model)
+            if place and self._check_target_module_exists(config, place)
         }
         if config.mask_seed is None:
             config.mask_seed = drawn_seed("mask_seed")
@@ -212,14 +216,16 @@ class XoraModel(BaseTuner):
 
         PEFT knows the keys of what the model has already.
         """
+        root = "base_model.model."
         layers = {key.partition(_INSIDE)[0] for key in model.state_dict() if _INSIDE in key}
-        live = {place_of(layer).removeprefix(_PREFIX): layer for layer in layers}
-        found = {}
-        for key, tensor in state_dict.items():
-            layer, inside, name = key.partition(_INSIDE)
-            layer = live.get(place_of(layer).removeprefix(_PREFIX), layer)
-            found[f"{layer}{inside}{adapter_name}.{name}" if inside else key] = tensor
-        return found
+        live = {place_of(layer).removeprefix(root): layer for layer in layers}
+
+        def renamed(key: str) -> str:
+            layer, _, name = key.partition(_INSIDE)
+            layer = live.get(place_of(layer).removeprefix(root), layer)
+            return f"{layer}{_INSIDE}{adapter_name}.{name}" if name else key
+
+        return {renamed(key): tensor for key, tensor in state_dict.items()}
 
     # -- merging -------------------------------------------------------------------------------
 
@@ -305,25 +311,11 @@ def _shape(model: nn.Module, place: str, module: nn.Module) -> Shape:
     return target_shape(model, place)
 
 
-def _outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every named module but those inside PEFT's own layers and wrappers."""
-    inside: set[str] = set()
-    for name, module in model.named_modules():
-        parent = name.rpartition(".")[0]
-        if parent in inside:
-            inside.add(name)
-            continue
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            inside.add(name)
-        if name:
-            yield name, module
-
-
 def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
     """What `attach` means by "all-linear", without the modules that other adapters save."""
     saved = [
-        place_of(name)
-        for name, module in _outer_modules(model)
+        place
+        for place, module in placed_modules(model)
         if isinstance(module, AuxiliaryTrainingWrapper)
     ]
     return list(
