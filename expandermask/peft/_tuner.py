@@ -194,13 +194,15 @@ class XoraModel(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(
-        cls, *, model: nn.Module, state_dict: dict[str, Tensor], **_: Any
+        cls, *, model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        """What is saved of adapters whose layers are all in their places.
+        """What is saved of adapters whose layers and modules to save are all in their places.
 
         PEFT looks for tensors by the names of modules, which wrappers may keep out of a state dict.
         """
-        attachment(model).layers_of()
+        attached = attachment(model)
+        attached.layers_of()
+        attached.named(adapter_name)
         return {key: tensor for key, tensor in state_dict.items() if _INSIDE in key}
 
     @classmethod

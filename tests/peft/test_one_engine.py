@@ -186,6 +186,20 @@ def test_a_peft_model_is_refused_and_keeps_its_adapter(tmp_path: Path) -> None:
         assert adapter_names(tuned) == ("default",)
 
 
+def test_a_head_that_replaced_pefts_copy_is_not_lost(tmp_path: Path) -> None:
+    config = XoraConfig(r=16, mask_seed=0, modules_to_save=["classifier"], task_type="SEQ_CLS")
+    tuned = peft.get_peft_model(bert(), config)
+    save_adapter(tuned, tmp_path / "before")
+    tuned.get_base_model().classifier = nn.Linear(64, 5)
+    for verb in (
+        lambda: tuned.save_pretrained(str(tmp_path / "peft")),
+        lambda: save_adapter(tuned, tmp_path / "own"),
+        lambda: export_peft(tuned, tmp_path / "lora"),
+    ):
+        with pytest.raises(AdapterError, match=r"'classifier' is among .* the Linear there"):
+            verb()
+
+
 def test_what_peft_holds_is_left_to_peft() -> None:
     own, tuned = both()
     for verb in (detach, lambda model: set_adapters(model, "default")):
