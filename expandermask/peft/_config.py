@@ -135,7 +135,10 @@ class XoraConfig(PeftConfig):
     def make_plan(self, shapes: Mapping[str, Shape], seed: int) -> MaskPlan:
         """The masks of modules with these (d, k) shapes: those that `attach` would give them."""
         if self.mask_plan is not None:
-            return MaskPlan.from_dict(self.mask_plan)
+            plan = MaskPlan.from_dict(self.mask_plan)  # PEFT's files have names in another order
+            order = dict.fromkeys([*shapes, *plan])
+            pairs = {place: plan[place] for place in order if place in plan}
+            return MaskPlan(pairs, r=plan.r, left_degree=plan.left_degree, seed=plan.seed)
         return MaskPlan.for_shapes(
             shapes, r=self.r, left_degree=self.left_degree, method=self.mask_method, rng=seed
         )

@@ -123,19 +123,28 @@ class PeftAttachment(Attachment):
 
     def named(self, name: str) -> NamedAdapter:
         """An adapter, with those modules to save that the model has: copies in PEFT's wrappers."""
+        config = self.xora_config(name)
+        wanted = config.modules_to_save or ()
         heads = {}
-        for place, wrapper in placed_modules(self.model):
-            copies = wrapper._modules.get("modules_to_save")
+        saved = set()
+        for place, module in placed_modules(self.model):
+            copies = module._modules.get("modules_to_save")
+            items = [item for item in wanted if f".{place}".endswith(f".{item}")]
             if isinstance(copies, nn.ModuleDict) and name in copies:
                 heads[place] = copies[name]
+                saved.update(items)
+            elif items and not isinstance(module, AdaptedLayer):
+                raise AdapterError(
+                    f"{place!r} is among modules_to_save, and the {type(module).__name__} there "
+                    "is not PEFT's copy: it was replaced since, so PEFT would not save it; put "
+                    "the new one in before get_peft_model"
+                )
         plan = self.plans[name]
-        config = self.xora_config(name)
-        saved = [
-            item
-            for item in config.modules_to_save or ()
-            if any(f".{place}".endswith(f".{item}") for place in heads)
-        ]
-        own = replace(config.adapter_config(), left_degree=plan.left_degree, modules_to_save=saved)
+        own = replace(
+            config.adapter_config(),
+            left_degree=plan.left_degree,
+            modules_to_save=[item for item in wanted if item in saved],
+        )
         return NamedAdapter(plan, own, heads)
 
     def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
@@ -156,6 +165,11 @@ class PeftAttachment(Attachment):
         plan = config.make_plan(shapes, seed)
         if not is_mark_of(plan[place], mark):
             return
+        if any(name in layer.merged for layer in self.layers.values()):
+            raise AdapterError(
+                f"adapter {name!r} is merged, and the values to be loaded have other masks; call "
+                "unmerge_adapter() first"
+            )
         self.plans[name] = plan
         config.mask_seed = seed
         for own, pair in plan.items():

@@ -11,7 +11,6 @@ nothing else of it. `TESTED_PEFT` says with which versions; importing this besid
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import Any
 
 import peft
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import AuxiliaryTrainingWrapper
 from peft.utils.peft_types import register_peft_method
@@ -31,7 +30,7 @@ from expandermask.adapters.merge import require_untied
 from expandermask.adapters.training.distributed import drawn_seed
 from expandermask.adapters.training.first_pass import look_at_first_pass
 from expandermask.errors import AdapterError
-from expandermask.masks.places import place_of
+from expandermask.masks.places import place_of, placed_modules
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, target_shape, targets_of_rank
 from expandermask.peft._config import XORA, XoraConfig
@@ -41,6 +40,8 @@ __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
 TESTED_PEFT = ("0.20", "0.21")
 """The minor versions of peft with which this was tested."""
+_INSIDE = ".xora_adapter."
+"""What stands between the names of a layer and of its adapters in a state dict."""
 
 
 class XoraModel(BaseTuner):
@@ -77,15 +78,21 @@ class XoraModel(BaseTuner):
         InfeasibleShapeError
             Some module has no masks of this rank and degree; the message has the nearest that work.
         AdapterError
-            A target cannot be adapted, or computes without being called.
+            A target cannot be adapted, or computes without being called; the model is a PeftModel.
         """
+        if isinstance(model, peft.PeftModel):
+            raise AdapterError(
+                "the model is a PeftModel already; call its add_adapter, or first its "
+                "merge_and_unload() or unload()"
+            )
         attached = _attachment(model)
+        plans = dict(attached.plans)
         try:
             self._plan(model, attached, adapter_name, self.peft_config[adapter_name])
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except BaseException:
-            attached.plans.pop(adapter_name, None)
-            if not attached.plans:
+            attached.plans = plans
+            if not plans:
                 record(model, None)
             raise
         look_at_first_pass(attached)
@@ -98,9 +105,9 @@ class XoraModel(BaseTuner):
         if str(config.target_modules).lower() == "all-linear":  # as PEFT has it
             config.target_modules = set(_all_linear(model, config))
         shapes = {
-            place_of(name): _shape(model, place_of(name), module)
-            for name, module in _outer_modules(model)
-            if self._check_target_module_exists(config, name)
+            place: _shape(model, place, module)
+            for place, module in placed_modules(model)
+            if place and self._check_target_module_exists(config, place)
         }
         if config.mask_seed is None:
             config.mask_seed = drawn_seed("mask_seed")
@@ -186,16 +193,41 @@ class XoraModel(BaseTuner):
                     layer.adapter(adapter_name).to(dtype)
 
     @classmethod
-    def _remap_adapter_state_dict_for_load(
-        cls, *, adapter_name: str, state_dict: dict[str, Tensor], **others: Any
+    def _get_adapter_state_dict(
+        cls, *, model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        """Give gates the adapter's name too: PEFT knows the keys of what the model has already."""
-        found = super()._remap_adapter_state_dict_for_load(
-            adapter_name=adapter_name, state_dict=state_dict, **others
-        )
-        gate = re.compile(r"\.xora_adapter\.(rank_gate|module_gate)$")
-        name = rf".xora_adapter.{adapter_name}.\1"
-        return {gate.sub(name, key): tensor for key, tensor in found.items()}
+        """What is saved of adapters whose layers and modules to save are all in their places.
+
+        PEFT looks for tensors by the names of modules, which wrappers may keep out of a state dict.
+        """
+        attached = attachment(model)
+        attached.layers_of()
+        attached.named(adapter_name)
+        return {key: tensor for key, tensor in state_dict.items() if _INSIDE in key}
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """A key in the file: without what is wrapped around the layer now."""
+        return super()._remove_adapter_name_from_key(place_of(key), adapter_name)  # type: ignore[no-any-return]
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, *, model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
+    ) -> dict[str, Tensor]:
+        """Put the names of wrappers and of the adapter into keys, of gates too.
+
+        PEFT knows the keys of what the model has already.
+        """
+        root = "base_model.model."
+        layers = {key.partition(_INSIDE)[0] for key in model.state_dict() if _INSIDE in key}
+        live = {place_of(layer).removeprefix(root): layer for layer in layers}
+
+        def renamed(key: str) -> str:
+            layer, _, name = key.partition(_INSIDE)
+            layer = live.get(place_of(layer).removeprefix(root), layer)
+            return f"{layer}{_INSIDE}{adapter_name}.{name}" if name else key
+
+        return {renamed(key): tensor for key, tensor in state_dict.items()}
 
     # -- merging -------------------------------------------------------------------------------
 
@@ -281,25 +313,11 @@ def _shape(model: nn.Module, place: str, module: nn.Module) -> Shape:
     return target_shape(model, place)
 
 
-def _outer_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every named module but those inside PEFT's own layers and wrappers."""
-    inside: set[str] = set()
-    for name, module in model.named_modules():
-        parent = name.rpartition(".")[0]
-        if parent in inside:
-            inside.add(name)
-            continue
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
-            inside.add(name)
-        if name:
-            yield name, module
-
-
 def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
     """What `attach` means by "all-linear", without the modules that other adapters save."""
     saved = [
-        place_of(name)
-        for name, module in _outer_modules(model)
+        place
+        for place, module in placed_modules(model)
         if isinstance(module, AuxiliaryTrainingWrapper)
     ]
     return list(

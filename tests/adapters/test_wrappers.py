@@ -166,6 +166,28 @@ def test_detach_takes_adapters_off_inside_wrappers(wrap: Wrap) -> None:
     assert all(p.requires_grad for p in wrapped.parameters())
 
 
+@pytest.mark.parametrize("wrap", WRAPPERS[:-1])
+def test_pefts_own_files_are_the_same_whatever_is_wrapped(wrap: Wrap, tmp_path: Path) -> None:
+    plain = with_peft()
+    wrapped = wrap(with_peft())
+    for model, folder in ((plain, "plain"), (wrapped, "wrapped")):
+        model.save_pretrained(str(tmp_path / folder))
+    files = [load_file(tmp_path / f / "adapter_model.safetensors") for f in ("plain", "wrapped")]
+    assert same(*files)
+    for around in (lambda model: model, compiled_layers, checkpointed):
+        fresh = peft.PeftModel.from_pretrained(around(bert()), str(tmp_path / "wrapped"))
+        assert torch.equal(logits(fresh.eval()), logits(plain))
+
+
+@pytest.mark.parametrize("wrap", [compiled, compiled_linear, checkpointed])
+def test_a_wrapped_model_is_saved_under_the_names_of_the_model(wrap: Wrap, tmp_path: Path) -> None:
+    wrapped = wrap(adapted())
+    wrapped.save_pretrained(str(tmp_path))
+    saved = load_file(tmp_path / "model.safetensors")
+    base = {k: v for k, v in bert().state_dict().items() if not k.startswith("classifier")}
+    assert all(torch.equal(saved[key], tensor) for key, tensor in base.items())
+
+
 def moved(model: nn.Module) -> str:
     layers = bare(model).bert.encoder.layer
     first, second = layers[0].attention.self, layers[1].attention.self
@@ -210,6 +232,8 @@ def test_layers_that_are_not_in_their_places_are_noticed(
     ):
         with pytest.raises(AdapterError, match=words):
             verb()
+    with pytest.raises(AdapterError, match=words):
+        model.save_pretrained(str(tmp_path / "pretrained"))
     assert not (tmp_path / "own").exists()
     assert not (tmp_path / "export").exists()
 

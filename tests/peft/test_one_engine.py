@@ -33,8 +33,9 @@ from expandermask.adapters import (
     set_adapters,
     unmerge,
 )
+from expandermask.adapters.attachment import mask_hashes
 from expandermask.allocation import AdaLoRA, ALoRA, DiffoRA, Policy, ROLoRA, SaLoRA, SoRA
-from expandermask.errors import AdapterError
+from expandermask.errors import AdapterError, InfeasibleShapeError
 from expandermask.peft import XoraConfig
 from tests.adapters.models import bert, logits, mlp, randomise, same
 
@@ -156,6 +157,47 @@ def test_changed_masks_are_saved_and_loaded_by_peft(tmp_path: Path) -> None:
         assert torch.equal(tuned(X), own(X))
         assert torch.equal(again(X), own(X))
     assert len(inspect_mask(tmp_path).masks) == 4
+
+
+def test_changed_masks_have_one_hash_after_pefts_files(tmp_path: Path) -> None:
+    tuned = peft.get_peft_model(bert(), XoraConfig(r=16, mask_seed=0))
+    change_masks(tuned, MaskPlan.for_model(bert(), r=16, rng=9))
+    tuned.save_pretrained(str(tmp_path))
+    again = peft.PeftModel.from_pretrained(bert(), str(tmp_path))
+    assert mask_hashes(again) == mask_hashes(tuned)
+
+
+def test_other_masks_are_not_loaded_into_a_merged_adapter() -> None:
+    tuned, other = (peft.get_peft_model(mlp(), XoraConfig(r=8, mask_seed=seed)) for seed in (0, 1))
+    randomise(tuned)
+    values = {k: v for k, v in other.state_dict().items() if "base_layer" not in k}
+    merge(tuned)
+    with pytest.raises(AdapterError, match=r"is merged, .* call unmerge_adapter"):
+        tuned.load_state_dict(values, strict=False)
+    unmerge(tuned)
+    assert torch.equal(tuned.get_base_model()[0].weight, mlp()[0].weight)
+
+
+def test_a_peft_model_is_refused_and_keeps_its_adapter(tmp_path: Path) -> None:
+    _, tuned = both()
+    for model, r, words in ((tuned, 8, "a PeftModel already"), (tuned.get_base_model(), 7, "r=7")):
+        with pytest.raises((AdapterError, InfeasibleShapeError), match=words):
+            peft.get_peft_model(model, XoraConfig(r=r))
+        assert adapter_names(tuned) == ("default",)
+
+
+def test_a_head_that_replaced_pefts_copy_is_not_lost(tmp_path: Path) -> None:
+    config = XoraConfig(r=16, mask_seed=0, modules_to_save=["classifier"], task_type="SEQ_CLS")
+    tuned = peft.get_peft_model(bert(), config)
+    save_adapter(tuned, tmp_path / "before")
+    tuned.get_base_model().classifier = nn.Linear(64, 5)
+    for verb in (
+        lambda: tuned.save_pretrained(str(tmp_path / "peft")),
+        lambda: save_adapter(tuned, tmp_path / "own"),
+        lambda: export_peft(tuned, tmp_path / "lora"),
+    ):
+        with pytest.raises(AdapterError, match=r"'classifier' is among .* the Linear there"):
+            verb()
 
 
 def test_what_peft_holds_is_left_to_peft() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from expandermask.adapters.attachment import OwnAttachment
+from expandermask.masks.places import place_of
 
 
 def write_plain_names(attached: OwnAttachment) -> None:
@@ -63,8 +64,8 @@ def _rename(
     tensors = dict(state)
     state.clear()
     for key, tensor in tensors.items():
-        found = inside.match(key)
+        found = inside.match(place_of(key))
         if found is None or (found[2] == "adapters" and not merged):
             state[key] = tensor
         elif found[2] == "base":
-            state[f"{found[1]}.{key[found.end() :]}"] = tensor
+            state[f"{found[1]}.{found.string[found.end() :]}"] = tensor
