@@ -209,6 +209,8 @@ def _chosen(
         names = [name for name, module in bare_modules(model) if looks_adaptable(module)]
         wanted = [name for name in names if is_named(name) and not left_out(name)]
         chosen = {name: target_shape(model, name) for name in wanted}
+    if chosen and not isinstance(target_modules, str):
+        _require_adapted(model, target_modules, chosen, left_out)
     if not chosen:
         endings = sorted({name.rsplit(".", 1)[-1] for name in adaptable_shapes(model)})
         without = f" beside exclude_modules={exclude_modules!r}" if exclude_modules else ""
@@ -218,6 +220,20 @@ def _chosen(
             f"{type(model).__name__}; those it has end in: {', '.join(endings) or 'none'}.{over}"
         )
     return chosen, passed
+
+
+def _require_adapted(
+    model: nn.Module,
+    items: Iterable[str],
+    chosen: Mapping[str, Shape],
+    left_out: Callable[[str], bool],
+) -> None:
+    """Refuse a name in a list that stands only for modules which cannot be adapted."""
+    places = [name for name, _ in bare_modules(model) if name and not left_out(name)]
+    for item in items:
+        meant = [name for name in places if f".{name}".endswith(f".{item}")]
+        if meant and not any(name in chosen for name in meant):
+            target_shape(model, meant[0])  # raises, with the reason
 
 
 def _all_linear(

@@ -375,3 +375,16 @@ def test_tied_weights_are_passed_over_and_named() -> None:
         )
     )
     assert passed_over(encoder) == {}, "one module that runs several times is not tied"
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "attention", "dropout", "encoder.layer.1"])
+def test_a_name_in_a_list_for_what_cannot_be_adapted_is_refused(bert, name):
+    with pytest.raises(AdapterError, match=r"cannot be adapted: \w+ is neither a linear module"):
+        find_targets(bert, ["query", name])
+
+
+def test_a_name_in_a_list_that_is_left_out_or_that_no_module_has_is_passed_over(bert):
+    """As in PEFT, so that one list serves several architectures."""
+    wanted = find_targets(bert, ["query"])
+    assert find_targets(bert, ["query", "q_proj"]) == wanted
+    assert find_targets(bert, ["query", "LayerNorm"], ["LayerNorm"]) == wanted
