@@ -85,8 +85,23 @@ def test_committed_records_are_full_and_of_todays_runs(path: Path) -> None:
     assert record["mode"] == "full"
     assert (record["question"], record["paper"]) == (own.question, own.paper)
     assert [run["settings"] for run in record["runs"]] == own.runs("full")
-    assert json.loads(json.dumps(own.summarise(record["runs"]))) == record["summary"]
+    assert_same_numbers(json.loads(json.dumps(own.summarise(record["runs"]))), record["summary"])
     assert path.with_suffix(".png").exists()
+
+
+def assert_same_numbers(found: Any, wanted: Any) -> None:
+    """Equal but for the last digits, in which processors differ."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert_same_numbers(found[key], value)
+    elif isinstance(wanted, list):
+        for one, other in zip(found, wanted, strict=True):
+            assert_same_numbers(one, other)
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+    else:
+        assert found == wanted
 
 
 def test_methods_have_the_best_rates_that_were_found() -> None:
