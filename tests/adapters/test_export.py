@@ -405,8 +405,6 @@ def test_the_auto_class_of_the_model_loads_the_folder(
     model = getattr(transformers, kind).from_pretrained(tmp_path / "base").eval()
     heads = ("classifier", "score", "qa_outputs")
     saved = [name for name in heads if trained_head and hasattr(model, name)]
-    if trained_head and not saved:
-        pytest.skip("no head")
     attached(model, AdapterConfig(r=8, target_modules=TASK_TARGETS, modules_to_save=saved))
     export_peft(model, tmp_path / "lora")
     config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())

@@ -82,7 +82,8 @@ def patched() -> nn.Module:
 
 
 def hooked_by_accelerate() -> nn.Module:
-    hooks = pytest.importorskip("accelerate.hooks")
+    from accelerate import hooks
+
     return hooks.add_hook_to_module(nn.Linear(8, 4), hooks.ModelHook())
 
 
@@ -157,7 +158,8 @@ def test_asking_leaves_the_module_and_the_random_state_as_they_were() -> None:
 
 
 def test_bitsandbytes_normalising_table_is_no_embedding() -> None:
-    tables = pytest.importorskip("bitsandbytes").nn
+    from bitsandbytes import nn as tables
+
     assert adaptable_shape(tables.StableEmbedding(8, 4)) is None
     assert adaptable_shape(tables.Embedding(8, 4)) == (4, 8)
     assert adaptable_shape(tables.Embedding4bit(8, 4)) == (4, 8)

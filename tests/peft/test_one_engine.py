@@ -115,6 +115,18 @@ def test_gates_are_saved_and_loaded_by_peft(tmp_path: Path) -> None:
         torch.testing.assert_close(again(X), tuned.eval()(X), rtol=1e-5, atol=1e-5)
 
 
+def test_a_gate_that_a_policy_computes_is_kept_when_a_state_is_loaded() -> None:
+    _, tuned = both()
+    adapter = tuned.get_base_model()[0].adapter("default")
+    adapter.set_rank_gate(torch.linspace(-1, 1, 8))
+    state = tuned.state_dict()
+    computed = torch.ones(8)
+    adapter.set_rank_gate(computed)
+    tuned.load_state_dict(state)  # strict: the key is in the state, and no parameter's
+    assert adapter.rank_gate is computed
+    assert torch.equal(computed, torch.ones(8))
+
+
 def test_verbs_give_the_same_for_both(tmp_path: Path) -> None:
     own, tuned = both(left_degree=2)
     randomise(own)
