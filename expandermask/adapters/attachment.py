@@ -44,11 +44,6 @@ class NamedAdapter:
     heads: dict[str, nn.Module] = field(repr=False)
     """Its own trainable copy of each module to save, by the full name of its place."""
 
-    @property
-    def saved_modules(self) -> tuple[str, ...]:
-        """Full names of the modules that train and are saved with the adapter."""
-        return tuple(self.heads)
-
 
 class Attachment(ABC):
     """The adapters on a model by name, and the layers that hold them by place."""

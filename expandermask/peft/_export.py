@@ -11,11 +11,9 @@ nothing to disagree about: one rank, and a factor of 1.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Iterable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +47,8 @@ from expandermask.masks.peft_file import (
 from expandermask.masks.places import bare_at, bare_modules, unwrapped
 from expandermask.masks.targets import is_conv1d, target_names
 
-_HEADS = ("classifier", "score")
-_TASKS = {
-    "CAUSAL_LM": ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", ()),
-    "SEQ_2_SEQ_LM": ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", ()),
-    "SEQ_CLS": ("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", _HEADS),
-    "TOKEN_CLS": ("MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES", _HEADS),
-    "QUESTION_ANS": ("MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES", ("qa_outputs",)),
-    "FEATURE_EXTRACTION": ("MODEL_MAPPING_NAMES", ()),
-}
-"""PEFT's task types: the table of transformers with the models that AutoPeftModelFor... loads for
-it, and the modules to save that PEFT adds to every adapter of this type."""
-_INPUTS = ("input_ids", "attention_mask", "inputs_embeds")
-_OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
-"""What PEFT's classes for tasks hand to every model."""
+_HEADS = ("classifier", "score", "qa_outputs")
+"""What PEFT's classes for classifying and answering add to the modules to save of every adapter."""
 
 
 def export_peft(
@@ -83,9 +69,10 @@ def export_peft(
     model. In models such as DeepSeek's, PEFT takes names like ``down_proj`` for projections inside
     fused experts, so modules of these names come by their weights, in ``target_parameters``.
 
-    A model of transformers gets the ``task_type`` or the ``auto_mapping`` with which
-    ``AutoPeftModelFor...`` loads the folder. PEFT trains and saves the head of a classifier with
-    every adapter, so the file holds the head also where the adapter does not train it.
+    The ``auto_mapping`` names the model's class, so that ``AutoPeftModel`` and each
+    ``AutoPeftModelFor...`` load the folder. The latter train and save the head of a classifier with
+    every adapter, so the file holds the head of a transformers model also where the adapter does
+    not train it.
 
     Training on in PEFT fills the zeros; until then `import_peft` gives the masked adapter back.
     Under torch.distributed all ranks have to call it, and rank 0 writes.
@@ -175,24 +162,25 @@ def _config(
     base = unwrapped(model)
     layers = masked_layers(model, name)
     ranks = {place: len(kept) for place, kept in written_ranks(adapter.plan).items()}
-    # Without a task PEFT adds no head of its own, which it could take an adapted module for.
-    tasks = (_task(base), (None, ()))
-    found = ((task, _saved_by_peft(model, adapter, added)) for task, added in tasks)
-    task, heads = next((pair for pair in found if pair[1] is not None), (None, None))
+    usual = [head for head in _HEADS if head in base._modules and hasattr(base, "name_or_path")]
+    # A usual head that is itself adapted is left to PEFT's plain class, which adds none.
+    heads = _saved_by_peft(model, adapter, usual) or _saved_by_peft(model, adapter, [])
     if heads is None:
         raise AdapterError(
             f"PEFT finds modules to save by the end of their names, and one of "
-            f"{list(adapter.saved_modules)} ends, or contains, the name of an adapted module; "
-            "leave that module out of the targets"
+            f"{list(adapter.heads)} ends, or contains, the name of an adapted module; leave that "
+            "module out of the targets"
         )
     linear = [is_conv1d(bare_at(model, place)) for place in ranks if not layers[place].is_embedding]
     mistaken = _mistaken(model, ranks)
     scales = {place: layers[place].adapter(name).scale for place in ranks}
-    own_class = {"base_model_class": type(base).__name__, "parent_library": type(base).__module__}
     return {
         "peft_type": "LORA",
-        "task_type": task,
-        "auto_mapping": None if task else own_class,
+        "task_type": None,
+        "auto_mapping": {
+            "base_model_class": type(base).__name__,
+            "parent_library": type(base).__module__,
+        },
         "base_model_name_or_path": getattr(base, "name_or_path", None) or None,
         "inference_mode": True,
         **scale_fields(ranks, scales if compact else None),
@@ -236,37 +224,15 @@ def _mistaken(model: nn.Module, places: Iterable[str]) -> list[str]:
     return found
 
 
-def _task(base: nn.Module) -> tuple[str | None, tuple[str, ...]]:
-    """PEFT's task type for the class of a model, and the modules to save that it stands for.
-
-    Only where AutoPeftModelFor... makes this very class, and the class takes what PEFT's class for
-    the task hands to it.
-    """
-    if not type(base).__module__.startswith("transformers."):
-        return None, ()
-    signature = inspect.signature(type(base).forward)
-    try:
-        signature.bind(base, **dict.fromkeys((*_INPUTS, *_OPTIONS)))
-    except TypeError:
-        return None, ()
-    tables = import_module("transformers.models.auto.modeling_auto")
-    model_type = getattr(getattr(base, "config", None), "model_type", None)
-    for task, (table, heads) in _TASKS.items():
-        kind = getattr(tables, table).get(model_type)
-        if kind == type(base).__name__ and signature.parameters.keys() >= set(_INPUTS):
-            return task, heads
-    return None, ()
-
-
 def _saved_by_peft(
-    model: nn.Module, adapter: NamedAdapter, added: tuple[str, ...]
+    model: nn.Module, adapter: NamedAdapter, added: list[str]
 ) -> dict[str, nn.Module] | None:
     """Every module that PEFT copies for these modules to save; None if one is, or has, a target.
 
     PEFT takes all modules whose names end so, "pre_classifier" for "classifier" as well, and stops
     if one of them is not in the file.
     """
-    endings = (*adapter.saved_modules, *added)
+    endings = (*adapter.heads, *added)
     originals = attachment(model).originals
     found = dict(adapter.heads)
     for place, module in bare_modules(model, remove_duplicate=False):
