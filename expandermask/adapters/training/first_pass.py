@@ -2,7 +2,9 @@
 
 Some modules compute with a child's weight without calling the child. An adapter there would neither
 train nor count. Most such modules are told by their source when the adapter is put on; the others
-show themselves here. And where several processes train, all must have the same masks.
+show themselves here: they look up the weight of a layer that is never called. What they do with it
+is not seen, so one that asks for a dtype only is refused too. And where several processes train,
+all must have the same masks.
 
 A model that is compiled as a whole is not looked at: its pass runs no Python. There
 `AdapterCallback` compares the masks. Where parts of it are compiled, the rest is looked at.

@@ -140,6 +140,14 @@ def test_the_head_reads_the_embedding_it_is_tied_to(given: str) -> None:
     assert not waits(model)
 
 
+def test_a_weight_that_another_module_shares_may_be_looked_up() -> None:
+    own = Bare("x @ w")
+    own.other.weight = own.read.weight
+    model = adapt(own, "XoraConfig", ["called", "read"])
+    model(X)
+    assert not waits(model)
+
+
 class Experts(nn.Module):
     """Four experts of which two run, the second of them twice."""
 
@@ -248,6 +256,30 @@ def test_a_pass_that_failed_is_followed_by_another_first_one(error: BaseExceptio
     assert hooks(model) == sum(map(len, attachment(model).looking.values()))
 
 
+class Changing(nn.Module):
+    """Calls a layer in its first pass and then fails; from then on it only reads the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Linear(64, 64)
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes == 1:
+            self.read(x)
+            raise RuntimeError
+        return x @ getattr(self.read, f"{'wei'}ght")
+
+
+def test_what_a_failed_pass_called_is_forgotten() -> None:
+    model = adapt(Changing(), "attach")
+    with pytest.raises(RuntimeError):
+        model(X)
+    with pytest.raises(AdapterError, match="'read'"):
+        model(X)
+
+
 class Recursive(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -290,6 +322,9 @@ class Towers(nn.Module):
         self.text = Bare("x @ w")
         self.image = Bare("x", then="self.read(x)")
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.text.called(self.image(x))
+
 
 def test_a_part_that_is_called_alone_has_its_own_first_pass() -> None:
     model = adapt(Towers(), "attach", ["called", "read"])
@@ -297,6 +332,8 @@ def test_a_part_that_is_called_alone_has_its_own_first_pass() -> None:
     assert set(attachment(model).looking) == {"", "text", "text.called", "text.read"}
     with pytest.raises(AdapterError, match=r"'text\.read'"):
         model.text(X)
+    model(X)  # the layers of the image tower were judged in its own pass
+    assert hooks(model) == 0
 
 
 def test_a_part_with_only_a_second_adapter_is_looked_at() -> None:
@@ -372,3 +409,26 @@ def test_compiled_parts_are_no_alarm(part: str, fullgraph: bool) -> None:
     model(X).sum().backward()
     assert waits(model) == (part == "whole")
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.slow
+def test_a_model_compiled_as_a_whole_may_checkpoint_its_blocks() -> None:
+    torch._dynamo.reset()
+    own = nn.Module()
+    own.rest = asking()
+    own.forward = lambda x: checkpoint(own.rest, x, use_reentrant=False)
+    model = adapt(own, "attach")
+    model.compile(backend="eager", fullgraph=True)
+    model(X).sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.slow
+def test_a_model_compiled_after_a_failed_pass_is_not_looked_at() -> None:
+    torch._dynamo.reset()
+    model = adapt(mlp(), "attach")
+    with pytest.raises(RuntimeError):
+        model(X[:, :5])
+    model.compile(backend="eager", fullgraph=True)
+    model(X)
+    assert waits(model)
