@@ -55,6 +55,10 @@ class AdaptedLayer(nn.Module):
     adapters: nn.ModuleDict
     active: tuple[str, ...]
     """Names of the adapters that run, in this order."""
+    looked_up = False
+    """Whether ``weight`` was asked for since `expandermask.adapters.training.first_pass` began."""
+    called = False
+    """Whether the layer was called in that pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,6 +223,8 @@ class AdaptedLayer(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The base module's weight."""
+        if not torch.compiler.is_compiling():
+            self.looked_up = True
         return weight_of(self.base)
 
 

@@ -82,7 +82,7 @@ def test_rank_0_may_evaluate_alone_before_training(ranks: Ranks, how: str) -> No
 @pytest.mark.parametrize("how", work.HOWS)
 def test_weights_that_are_read_are_seen_on_every_rank(ranks: Ranks, how: str, wrap: str) -> None:
     for said in ranks.run(work.reading, how, wrap):
-        assert "weight of 'blocks.0.read' without calling the module (2 such" in said
+        assert "weight of 'blocks.0.read' and never called the module (2 such" in said
 
 
 # -- before there is a process group ---------------------------------------------------------------
