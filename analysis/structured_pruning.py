@@ -23,7 +23,7 @@ class PrunedLoRA(AdaLoRA):
 
     def start_terms(self, adapter: MaskedAdapter, terms: Tensor, seed: int) -> None:
         """LoRA's first values stay, and all gates are 1."""
-        adapter.set_rank_gate(torch.ones(adapter.r, dtype=adapter.values_a.dtype))
+        adapter.set_rank_gate(torch.ones(adapter.r, dtype=adapter.lora_A.dtype))
 
     def scores(self) -> Tensor:
         """AdaLoRA's scores of the terms that are left."""

@@ -130,7 +130,10 @@ class MaskedInLinear(nn.Module):
         a, b = adapter.factors()
         self.a, self.b = nn.Parameter(a), nn.Parameter(b)
         for side, n in (("a", adapter.shape[1]), ("b", adapter.shape[0])):
-            values, index = getattr(adapter, f"values_{side}"), getattr(adapter, f"index_{side}")
+            values, index = (
+                getattr(adapter, f"lora_{side.upper()}"),
+                getattr(adapter, f"index_{side}"),
+            )
             ones = dense_factor(torch.ones_like(values), index, (adapter.r, n), torch.float32)
             self.register_buffer(f"mask_{side}", ones if side == "a" else ones.t().contiguous())
 

@@ -200,8 +200,8 @@ def files_and_merging() -> dict[str, Any]:
         found["7B bytes over values"] = found["7B folder bytes"] / (4 * plan.num_values)
     model = ours("12x768", 64)
     for layer in model.modules():
-        if hasattr(layer, "values_b"):
-            nn.init.normal_(layer.values_b, std=0.01)
+        if hasattr(layer, "lora_B"):
+            nn.init.normal_(layer.lora_B, std=0.01)
     with tempfile.TemporaryDirectory() as place:
         verbs = {
             "merge": lambda: merge(model),

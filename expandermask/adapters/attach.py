@@ -107,7 +107,7 @@ def attach(
     >>> attach(model, AdapterConfig(r=8), rng=0)
     MaskPlan(1 modules, r=8, left_degree=2, 192 values)
     >>> [name for name, p in model.named_parameters() if p.requires_grad]
-    ['0.adapters.default.values_a', '0.adapters.default.values_b']
+    ['0.adapters.default.lora_A', '0.adapters.default.lora_B']
     """
     require_free(model, name)
     if isinstance(adapter, AdapterConfig):

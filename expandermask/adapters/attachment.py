@@ -59,6 +59,8 @@ class Attachment(ABC):
         """The model's own modules in the places where some adapter of `attach` has a copy."""
         self.marks: dict[str, Any] = {}
         """What the model said of its quantization before a merge; see `take_marks_off`."""
+        self.packing: dict[str, int] = {}
+        """What `expandermask.adapters.layers.quantized.forbid_packing` turned off."""
         self.looking: dict[str, list[RemovableHandle]] = {}
         """The hooks of `expandermask.adapters.training.first_pass` by place, while they wait."""
 
@@ -130,8 +132,6 @@ class OwnAttachment(Attachment):
         """Each adapter's copies of its modules to save, by place."""
         self.requires_grad = {key: p.requires_grad for key, p in placed_parameters(model)}
         """The flag every parameter had, by its name before attaching."""
-        self.packing: dict[str, int] = {}
-        """What `expandermask.adapters.layers.quantized.forbid_packing` turned off."""
 
     def named(self, name: str) -> NamedAdapter:
         """An adapter, with the modules to save in the model while it is active, else its copies.

@@ -45,7 +45,7 @@ def merge(model: nn.Module, *, safe_merge: bool = True, dequantize: bool = False
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
     >>> before = model[0].weight.clone()
     >>> _ = attach(model, AdapterConfig(r=8), rng=0)
-    >>> _ = torch.nn.init.normal_(model[0].adapters["default"].values_b)
+    >>> _ = torch.nn.init.normal_(model[0].adapters["default"].lora_B)
     >>> merge(model)
     >>> torch.equal(model[0].weight, before)
     False

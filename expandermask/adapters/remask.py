@@ -79,7 +79,7 @@ def change_masks(
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32))
     >>> _ = attach(model, AdapterConfig(r=8, left_degree=2), rng=0)
     >>> change_masks(model, MaskPlan.for_model(model, r=8, left_degree=4, rng=1))
-    >>> model[0].adapters["default"].values_a.shape
+    >>> model[0].adapters["default"].lora_A.shape
     torch.Size([64, 4])
     """
     name, adapter = attachment(model).adapter(name)
@@ -110,7 +110,7 @@ def _changes(
     seed = derive_seed(plan.seed, place, "A", "values")
     firsts = first_values(pair, seed, embedding=adapter.embedding)
     for side, graph, first in zip("ab", (pair.a, pair.b), firsts, strict=True):
-        parameter = getattr(adapter, f"values_{side}")
+        parameter = getattr(adapter, f"lora_{side.upper()}")
         if isinstance(parameter, DTensor):
             raise AdapterError(
                 f"the values of {place!r} are sharded over processes; change masks before sharding"
@@ -163,7 +163,7 @@ def _state(parameter: nn.Parameter, optimizer: Optimizer | None) -> dict[str, An
 
 def _apply(change: _Change, optimizer: Optimizer | None) -> None:
     """Put one factor's values, index and optimizer state in place."""
-    values = f"values_{change.side}"
+    values = f"lora_{change.side.upper()}"
     parameter = getattr(change.adapter, values)
     setattr(change.adapter, f"index_{change.side}", change.index)
     parameter.grad = None

@@ -242,7 +242,7 @@ class AdaLoRA(Policy):
         found = [
             _product(p, gate)
             for adapter, gate in zip(adapters, gates, strict=True)
-            for p in (adapter.values_a, adapter.values_b)
+            for p in (adapter.lora_A, adapter.lora_B)
         ]
         found += [_product(gate, gate) for gate in gates]
         return torch.cat(found).abs_()

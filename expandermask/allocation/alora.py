@@ -140,7 +140,7 @@ class ALoRA(Policy):
         model, owned = self._model_in_hand(), self._in_hand()
         active = self.active()
         pairs = [(n, int(j)) for n, a in active.items() for j in a.nonzero().flatten()]
-        gates = {n: torch.ones(own.r).to(own.values_a) for n, own in owned.items()}
+        gates = {n: torch.ones(own.r).to(own.lora_A) for n, own in owned.items()}
         found: dict[str, dict[int, float]] = {name: {} for name in owned}
         try:
             for name, own in owned.items():

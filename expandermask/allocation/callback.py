@@ -86,7 +86,7 @@ class PolicyCallback(TrainerCallback):
     ...                       callbacks=[PolicyCallback(policy)])
     ...     _ = trainer.train()
     {...}
-    >>> sum(layer.adapters["default"].values_a.shape[1] for layer in model.modules()
+    >>> sum(layer.adapters["default"].lora_A.shape[1] for layer in model.modules()
     ...     if hasattr(layer, "adapters"))
     4
     """

@@ -292,14 +292,14 @@ class DiffoRA(Policy):
         """Drop what the optimizer keeps of the adapters' values, its step counters too."""
         if self._optimizer is not None:
             for adapter in adapters:
-                self._optimizer.state.pop(adapter.values_a, None)
-                self._optimizer.state.pop(adapter.values_b, None)
+                self._optimizer.state.pop(adapter.lora_A, None)
+                self._optimizer.state.pop(adapter.lora_B, None)
 
     def _share(self, places: list[str]) -> None:
         """Let all these modules have the first one's values, which are trained once."""
         owned = self._in_hand()
         for place in places[1:]:
-            before = (owned[place].values_a, owned[place].values_b)
+            before = (owned[place].lora_A, owned[place].lora_B)
             owned[place].share_values(owned[places[0]])
             if self._optimizer is None:
                 continue

@@ -27,8 +27,8 @@ def orthogonality(adapters: Iterable[MaskedAdapter], *, squared: bool = True) ->
     for adapter in adapters:
         d, k = adapter.shape
         for values, index, n in (
-            (adapter.values_a, adapter.index_a, k),
-            (adapter.values_b, adapter.index_b, d),
+            (adapter.lora_A, adapter.index_a, k),
+            (adapter.lora_B, adapter.index_b, d),
         ):
             factor = dense_factor(values, index, (adapter.r, n), values.dtype)
             off = factor @ factor.t() - torch.diag(_in_use(values, index, adapter.r, n))

@@ -339,7 +339,7 @@ def start_gate(adapter: MaskedAdapter, terms: Tensor, first: Tensor) -> None:
     """Give some terms, bool of shape (r,), their first gates; a trained gate if there is none."""
     gate = adapter.rank_gate
     if gate is None:
-        gate = nn.Parameter(torch.zeros(adapter.r).to(adapter.values_a))
+        gate = nn.Parameter(torch.zeros(adapter.r).to(adapter.lora_A))
         adapter.set_rank_gate(gate)
     gate.copy_(torch.where(terms.to(gate.device), first.to(gate), gate))
 

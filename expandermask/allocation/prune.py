@@ -54,7 +54,7 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
     >>> model[0].adapters["default"].set_rank_gate(torch.tensor([1.0, 0.0, 2.0, 0.0]))
     >>> prune(model)
     {'0': 2, '1': 4}
-    >>> model[0].adapters["default"].values_a.shape
+    >>> model[0].adapters["default"].lora_A.shape
     torch.Size([16, 2])
     """
     attached = attachment(model)
@@ -69,7 +69,7 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
             f"every gate of {name!r} is 0 and nothing would be left; detach(model) takes it off"
         )
     for place, own in owned.items():
-        own.values_b.copy_(own.steady_b())
+        own.lora_B.copy_(own.steady_b())
         own.set_rank_gate(None)
         own.set_module_gate(None)
         if place not in left:

@@ -65,7 +65,7 @@ def swap_masks(
 def _multiply_b(adapters: Mapping[str, MaskedAdapter], factors: Mapping[str, float]) -> None:
     for place, adapter in adapters.items():
         if factors[place] != 1:
-            adapter.values_b.mul_(factors[place])
+            adapter.lora_B.mul_(factors[place])
 
 
 def restricted(pair: MaskPair, kept: Tensor) -> MaskPair:

@@ -50,7 +50,7 @@ class Terms:
 
     def values(self) -> list[torch.nn.Parameter]:
         """The values of A and then of B, module after module."""
-        return [v for a in self.adapters.values() for v in (a.values_a, a.values_b)]
+        return [v for a in self.adapters.values() for v in (a.lora_A, a.lora_B)]
 
     def of_values(self) -> Tensor:
         """The term each value belongs to, in the order of `values`: int32, shape (values,)."""
@@ -61,7 +61,10 @@ class Terms:
         """The term of each value of one factor, for every module."""
         parts, start = [], 0
         for adapter in self.adapters.values():
-            values, index = getattr(adapter, f"values_{side}"), getattr(adapter, f"index_{side}")
+            values, index = (
+                getattr(adapter, f"lora_{side.upper()}"),
+                getattr(adapter, f"index_{side}"),
+            )
             ranks = ranks_of(values, index, adapter.shape["ba".index(side)])
             if ranks is None:  # whole lines: one value of every rank
                 ranks = torch.arange(adapter.r, device=values.device).expand(values.shape)

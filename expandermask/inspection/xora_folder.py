@@ -17,7 +17,11 @@ from expandermask.masks.peft_file import CONFIG_NAME
 from expandermask.masks.plan import MaskPair, MaskPlan
 from expandermask.safetensors_header import Entry, Header
 
-_TENSOR = re.compile(r"(?:base_model\.model\.)?(.+)\.xora_adapter\.(values_[ab]|mask_sha256)")
+_TENSOR = re.compile(
+    r"(?:base_model\.model\.)?(.+)\.xora_adapter\.(lora_[AB]|values_[ab]|mask_sha256)"
+)
+_OLD_NAMES = {"values_a": "lora_A", "values_b": "lora_B"}
+"""What version 0.1.0 called the values."""
 _HASH_BYTES = 32
 _KEPT = 24
 """How many bytes of the hash are kept beside the seed."""
@@ -86,12 +90,13 @@ def _modules(header: Header, path: Path) -> dict[str, dict[str, Entry]]:
     modules: dict[str, dict[str, Entry]] = {}
     for key, entry in header.entries.items():
         if match := _TENSOR.fullmatch(key):
-            modules.setdefault(match[1], {})[match[2]] = entry
+            name = _OLD_NAMES.get(match[2], match[2])
+            modules.setdefault(match[1], {})[name] = entry
     for name, tensors in modules.items():
         digest = tensors.get("mask_sha256")
         if len(tensors) != 3 or digest is None or digest.last - digest.first != _HASH_BYTES:
             raise FileFormatError(
-                f"{path.name!r}: module {name!r:.200} must have values_a, values_b and a "
+                f"{path.name!r}: module {name!r:.200} must have lora_A, lora_B and a "
                 f"mask_sha256 of {_HASH_BYTES} bytes, got {sorted(tensors)}"
             )
     return modules
@@ -105,7 +110,7 @@ def _plan(config: dict[str, Any], modules: dict[str, dict[str, Entry]]) -> MaskP
         return MaskPlan.from_json(stored) if is_text else MaskPlan.from_dict(stored)
     kept = {name: value for name, value in config.items() if name in _FIELDS}
     fields = require_fields(kept, _FIELDS, f"{CONFIG_NAME} of a XoRA adapter")
-    sizes = {name: (t["values_b"].shape, t["values_a"].shape) for name, t in modules.items()}
+    sizes = {name: (t["lora_B"].shape, t["lora_A"].shape) for name, t in modules.items()}
     for name, shapes in sizes.items():
         if any(len(shape) != 2 or shape[1] != fields["left_degree"] for shape in shapes):
             raise FileFormatError(

@@ -147,7 +147,7 @@ def _factors(
 
 def _scaled_factors(adapter: MaskedAdapter) -> tuple[Tensor, Tensor]:
     """A and B with gates and scale in B, which is rounded to the values' dtype only then."""
-    dtype = adapter.values_b.dtype
+    dtype = adapter.lora_B.dtype
     a, b = adapter.factors(torch.promote_types(dtype, torch.float32))
     return a.to(dtype), (b * adapter.scale).to(dtype)
 

@@ -514,10 +514,10 @@ def _values(
         a, b = factors[place]
         ratio = adapter.scale / scales[place]
         if abs(ratio - 1) > _SAME_SCALE:
-            b = b.to(adapter.values_b.dtype) / ratio
+            b = b.to(adapter.lora_B.dtype) / ratio
         for side, values, index, dense in (
-            ("A", adapter.values_a, adapter.index_a, a),
-            ("B", adapter.values_b, adapter.index_b, b.t()),
+            ("A", adapter.lora_A, adapter.index_a, a),
+            ("B", adapter.lora_B, adapter.index_b, b.t()),
         ):
             dense = dense.contiguous().to(index.device)
             found[f"{place}.{side}"] = gather_values(dense, index, values)

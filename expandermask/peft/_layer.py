@@ -72,7 +72,7 @@ def _take_up_masks(
 
     A resumed run has drawn another seed than the run it goes on with.
     """
-    if not any(f"{prefix}{name}" in state_dict for name in ("values_a", "values_b")):
+    if not any(f"{prefix}{name}" in state_dict for name in ("lora_A", "lora_B")):
         return
     key = f"{prefix}mask_sha256"
     found = bytes(state_dict[key].tolist()) if key in state_dict else None
@@ -103,7 +103,7 @@ def _take_up_gates(
         if gate is not None and not isinstance(gate, nn.Parameter):
             state_dict.pop(key, None)
         elif key in state_dict and gate is None:
-            fill(nn.Parameter(torch.zeros_like(state_dict[key]).to(adapter.values_b.device)))
+            fill(nn.Parameter(torch.zeros_like(state_dict[key]).to(adapter.lora_B.device)))
 
 
 class PeftAttachment(Attachment):

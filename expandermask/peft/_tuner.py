@@ -26,6 +26,11 @@ from torch import Tensor, nn
 
 from expandermask.adapters.attach import new_adapter
 from expandermask.adapters.attachment import attachment, is_attached, record
+from expandermask.adapters.layers.quantized import (
+    forbid_packing,
+    require_unpacked,
+    set_packing,
+)
 from expandermask.adapters.merge import require_untied
 from expandermask.adapters.training.distributed import drawn_seed
 from expandermask.adapters.training.first_pass import look_at_first_pass
@@ -78,21 +83,25 @@ class XoraModel(BaseTuner):
         InfeasibleShapeError
             Some module has no masks of this rank and degree; the message has the nearest that work.
         AdapterError
-            A target cannot be adapted, or computes without being called; the model is a PeftModel.
+            A target cannot be adapted, or computes without being called; the model is a PeftModel,
+            or bitsandbytes has packed its 4-bit weights for inference.
         """
         if isinstance(model, peft.PeftModel):
             raise AdapterError(
                 "the model is a PeftModel already; call its add_adapter, or first its "
                 "merge_and_unload() or unload()"
             )
+        require_unpacked(model)
         attached = _attachment(model)
         plans = dict(attached.plans)
+        attached.packing |= forbid_packing(model)
         try:
             self._plan(model, attached, adapter_name, self.peft_config[adapter_name])
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except BaseException:
             attached.plans = plans
             if not plans:
+                set_packing(model, attached.packing)
                 record(model, None)
             raise
         look_at_first_pass(attached)
@@ -259,6 +268,7 @@ class XoraModel(BaseTuner):
                 super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
         else:
             super()._unload_and_optionally_merge(merge, progressbar)
+        set_packing(self.model, attachment(self.model).packing)
         record(self.model, None)
         return self.model  # type: ignore[no-any-return]
 

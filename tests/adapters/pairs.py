@@ -35,10 +35,10 @@ def build(
     layer = wrapped(base, pair, scale=0.7, seed=seed)
     adapter = the_adapter(layer)
     with torch.no_grad():
-        adapter.values_b.normal_()
+        adapter.lora_B.normal_()
     mask_a, mask_b = pair.a.mask(), pair.b.mask()
-    a = scatter_rows(adapter.values_a.detach().numpy(), mask_a).T
-    b = scatter_rows(adapter.values_b.detach().numpy(), mask_b)
+    a = scatter_rows(adapter.lora_A.detach().numpy(), mask_a).T
+    b = scatter_rows(adapter.lora_B.detach().numpy(), mask_b)
     oracle = DenseMaskedLoRA(
         base.weight.T if conv else base.weight,
         base.bias,

@@ -65,7 +65,7 @@ def test_only_values_and_modules_to_save_train() -> None:
     model = bert()
     plan = attach(model, HEADED, rng=0)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
-    heads = [name for name in names if not name.endswith(("values_a", "values_b"))]
+    heads = [name for name in names if not name.endswith(("lora_A", "lora_B"))]
     assert heads == ["classifier.weight", "classifier.bias"]
     assert len(names) == 2 * len(plan) + 2
 

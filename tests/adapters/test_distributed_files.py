@@ -31,7 +31,7 @@ def sharded():
     attach(model, AdapterConfig(r=16), rng=0)
     for layer in layers(model):
         adapter = layer.adapter("default")
-        for side in ("values_a", "values_b"):
+        for side in ("lora_A", "lora_B"):
             values = torch.arange(getattr(adapter, side).numel()).float()
             whole = values.view(getattr(adapter, side).shape)
             shard = distribute_tensor(whole, mesh, [Shard(0)])
@@ -76,6 +76,6 @@ def test_two_ranks_save_one_file_and_both_hear_of_an_error(tmp_path: Path) -> No
     model = mlp()
     load_adapter(model, tmp_path / "adapter")
     for name, parameter in model.named_parameters():
-        if "values" in name:
+        if "lora_" in name:
             wanted = torch.arange(parameter.numel()).float().view(parameter.shape)
             assert torch.equal(parameter, wanted), name

@@ -48,8 +48,8 @@ def test_an_embedding_is_adapted_only_where_it_is_named() -> None:
     attach(model, CONFIG, rng=0)
     assert isinstance(model[0], MaskedEmbedding)
     assert torch.equal(model(IDS), before)
-    assert (the_adapter(model[0]).values_a == 0).all()
-    assert the_adapter(model[0]).values_b.std() > 0.5
+    assert (the_adapter(model[0]).lora_A == 0).all()
+    assert the_adapter(model[0]).lora_B.std() > 0.5
 
 
 @pytest.mark.parametrize("irregular", [False, True])
@@ -74,8 +74,9 @@ def test_rows_and_gradients_equal_the_dense_oracle(irregular: bool) -> None:
     a, b = adapter.factors()
     pair = {"a": (adapter.scale * top @ b).T, "b": (adapter.scale * top.T @ a.T).T}
     for side, grad in pair.items():
-        index, values = getattr(adapter, f"index_{side}"), getattr(adapter, f"values_{side}")
-        kept = grad.reshape(-1)[index.long()] if irregular else grad.gather(0, index.long()).T
+        index, values = getattr(adapter, f"index_{side}"), getattr(adapter, f"lora_{side.upper()}")
+        places = grad.reshape(-1)
+        kept = places[index.long(), None] if irregular else grad.gather(0, index.long()).T
         torch.testing.assert_close(values.grad, kept)
 
 
@@ -83,7 +84,7 @@ def test_the_padding_row_never_trains() -> None:
     model = table(padding=0)
     attached(model, CONFIG)
     model(IDS).sum().backward()
-    grad = the_adapter(model[0]).values_a.grad
+    grad = the_adapter(model[0]).lora_A.grad
     assert (grad[0] == 0).all()
     assert (grad[3] != 0).any()
 

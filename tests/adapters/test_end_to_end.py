@@ -64,7 +64,7 @@ def test_fine_tuning_minilm_for_a_few_steps(batch: dict[str, torch.Tensor], tmp_
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
-    assert all((the_adapter(layer).values_b != 0).any() for layer in layers(model))
+    assert all((the_adapter(layer).lora_B != 0).any() for layer in layers(model))
     with torch.no_grad():
         logits = model(**batch).logits
         save_adapter(model, tmp_path / "adapter")

@@ -220,7 +220,7 @@ def test_the_scale_is_multiplied_in_before_rounding(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     dense = torch.zeros(32, 16)
     for row, ranks in enumerate(own.index_b.t().tolist()):
-        for column, value in zip(ranks, own.values_b[row].tolist(), strict=True):
+        for column, value in zip(ranks, own.lora_B[row].tolist(), strict=True):
             dense[row, column] = value
     expected = (dense * torch.tensor(1.01) * own.scale).bfloat16()
     assert torch.equal(tensors["base_model.model.0.lora_B.weight"], expected)

@@ -174,7 +174,7 @@ def converted() -> nn.Module:
     model = bert()
     attached(model, HEADED)
     for name, parameter in model.named_parameters():
-        if "values" in name:
+        if "lora_" in name:
             parameter.data = parameter.data.to(torch.bfloat16)
     return model
 

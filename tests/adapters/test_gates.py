@@ -75,7 +75,7 @@ def test_a_gate_of_ones_changes_nothing_and_a_zero_silences_its_rank() -> None:
     adapter.set_rank_gate(gate)
     assert not torch.equal(layer(x), out)
     with torch.no_grad():
-        adapter.values_b[adapter.index_b.T == 3] = 1e9
+        adapter.lora_B[adapter.index_b.T == 3] = 1e9
     silent = layer(x)
     assert silent.abs().max() < 1e6
     adapter.set_rank_gate(None)
@@ -109,8 +109,8 @@ def test_empty_slots_cost_no_parameter_and_no_product() -> None:
     model = mlp()
     attached(model)
     adapter = the_adapter(model[0])
-    assert adapter.gated_b() is adapter.values_b
-    assert [name for name, _ in adapter.named_parameters()] == ["values_a", "values_b"]
+    assert adapter.gated_b() is adapter.lora_B
+    assert [name for name, _ in adapter.named_parameters()] == ["lora_A", "lora_B"]
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def test_output_and_every_gradient_equal_the_dense_oracle(
     assert close(x.grad, x_oracle.grad, dtype)
     mask_a, mask_b = (mask.numpy() for mask in (oracle.mask_a.T, oracle.mask_b))
     for values, grad, mask in (
-        (the_adapter(layer).values_a, oracle.a.grad.T, mask_a),
-        (the_adapter(layer).values_b, oracle.b.grad, mask_b),
+        (the_adapter(layer).lora_A, oracle.a.grad.T, mask_a),
+        (the_adapter(layer).lora_B, oracle.b.grad, mask_b),
     ):
         assert values.grad.dtype == values.dtype == torch.promote_types(dtype, torch.float32)
         assert close(values.grad, torch.from_numpy(gather_rows(grad.numpy(), mask)), dtype)
@@ -76,7 +76,7 @@ def test_gradcheck_in_double_precision() -> None:
     layer, _ = build(12, 8, 4, 2, dtype=torch.float64)
     x, y = (torch.randn(5, n, dtype=torch.float64, requires_grad=True) for n in (8, 12))
     values, rest = (
-        (the_adapter(layer).values_a, the_adapter(layer).values_b),
+        (the_adapter(layer).lora_A, the_adapter(layer).lora_B),
         (the_adapter(layer).index_a, the_adapter(layer).index_b, 4, 0.7),
     )
 
@@ -147,8 +147,8 @@ def test_half_precision_does_not_round_a_small_update_away() -> None:
     layer, _ = build(64, 64, 8, 2, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, -1.0]).repeat(64, 32))
-        the_adapter(layer).values_a.fill_(1e-2)
-        the_adapter(layer).values_b.fill_(1e-2)
+        the_adapter(layer).lora_A.fill_(1e-2)
+        the_adapter(layer).lora_B.fill_(1e-2)
     layer.to(torch.bfloat16)
     x = torch.ones(99, 64, dtype=torch.bfloat16)
     a, b = the_adapter(layer).factors()
@@ -161,31 +161,31 @@ def test_half_precision_gradients_are_scaled_in_float32() -> None:
     layer, _ = build(16, 16, 4, 2, dtype=torch.float16)
     the_adapter(layer).scale = 300.0
     with torch.no_grad():
-        the_adapter(layer).values_a.fill_(1.0)
-        the_adapter(layer).values_b.zero_()
+        the_adapter(layer).lora_A.fill_(1.0)
+        the_adapter(layer).lora_B.zero_()
     layer(torch.full((8, 16), 4.0, dtype=torch.float16)).sum().backward()
     # Each rank of h = A x is 8 * 4, summed over 8 tokens 256; times 300 that passes float16's end.
-    assert torch.equal(the_adapter(layer).values_b.grad, torch.full((16, 2), 256 * 300.0))
+    assert torch.equal(the_adapter(layer).lora_B.grad, torch.full((16, 2), 256 * 300.0))
 
 
 @pytest.mark.parametrize("tokens", [5, 40])
-@pytest.mark.parametrize("wanted", ["x", "values_a", "values_b"])
+@pytest.mark.parametrize("wanted", ["x", "lora_A", "lora_B"])
 def test_only_the_gradients_asked_for_are_computed(wanted: str, tokens: int) -> None:
     layer, oracle = build(12, 8, 4, 2)
     x = torch.randn(tokens, 8, requires_grad=wanted == "x")
-    for name in ("values_a", "values_b"):
+    for name in ("lora_A", "lora_B"):
         getattr(the_adapter(layer), name).requires_grad_(name == wanted)
     (layer(x) ** 2).sum().backward()
     (oracle(x_oracle := x.detach().clone().requires_grad_()) ** 2).sum().backward()
     dense = {
         "x": x_oracle.grad,
-        "values_a": oracle.a.grad.T[oracle.mask_a.T != 0].reshape(8, 2),
-        "values_b": oracle.b.grad[oracle.mask_b != 0].reshape(12, 2),
+        "lora_A": oracle.a.grad.T[oracle.mask_a.T != 0].reshape(8, 2),
+        "lora_B": oracle.b.grad[oracle.mask_b != 0].reshape(12, 2),
     }
     found = {
         "x": x.grad,
-        "values_a": the_adapter(layer).values_a.grad,
-        "values_b": the_adapter(layer).values_b.grad,
+        "lora_A": the_adapter(layer).lora_A.grad,
+        "lora_B": the_adapter(layer).lora_B.grad,
     }
     assert [name for name, grad in found.items() if grad is not None] == [wanted]
     torch.testing.assert_close(found[wanted], dense[wanted])

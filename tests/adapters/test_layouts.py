@@ -39,7 +39,7 @@ def expected(layer: nn.Module, masks: tuple[np.ndarray, np.ndarray]) -> torch.Te
     """Float64 scale * B A, from the values laid out on the masks row by row."""
     adapter = the_adapter(layer)
     factors = []
-    for values, m in zip((adapter.values_a, adapter.values_b), masks, strict=True):
+    for values, m in zip((adapter.lora_A, adapter.lora_B), masks, strict=True):
         dense = np.zeros(m.shape)
         dense[m != 0] = values.detach().double().numpy().ravel()
         factors.append(torch.from_numpy(dense))
@@ -77,8 +77,8 @@ def test_output_and_gradients_equal_the_dense_oracle(
     top = adapter.scale * weights.T @ x.detach().double()
     a, b = (f.double() for f in adapter.factors())
     for grad, values, m in (
-        (top.T @ b, adapter.values_a, masks[0]),
-        (top @ a.T, adapter.values_b, masks[1]),
+        (top.T @ b, adapter.lora_A, masks[0]),
+        (top @ a.T, adapter.lora_B, masks[1]),
     ):
         kept = grad.numpy()[m != 0].reshape(values.shape)
         assert np.abs(values.grad.double().numpy() - kept).max() <= near * float(grad.abs().max())
@@ -90,7 +90,7 @@ def test_output_and_gradients_equal_the_dense_oracle(
 def test_only_what_the_mask_keeps_is_stored(kind: str) -> None:
     m = mask(kind, 30, 6, np.random.default_rng(1))
     graph = as_bipartite(m)
-    shapes = {"lines": (10, 6), "regular": (30, 2), "elements": (int(m.sum()),)}
+    shapes = {"lines": (10, 6), "regular": (30, 2), "elements": (int(m.sum()), 1)}
     assert value_shape(graph) == shapes[kind]
     index = index_of(graph)
     assert index.numel() <= m.sum()

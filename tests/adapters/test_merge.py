@@ -93,7 +93,7 @@ def test_a_merge_that_would_overflow_changes_nothing(bad: float) -> None:
     model = mlp(dtype=torch.float16)
     attached(model)
     with torch.no_grad():
-        the_adapter(model[2]).values_b[0, 0] = bad
+        the_adapter(model[2]).lora_B[0, 0] = bad
     before = state(model)
     with pytest.raises(AdapterError, match=r"merging into '2' would give infinite or NaN"):
         merge(model)

@@ -63,7 +63,7 @@ def test_outputs_and_gradients_equal_dense_factors_times_masks(
     torch.testing.assert_close(found, wanted)
     found.pow(2).sum().backward()
     wanted.pow(2).sum().backward()
-    own = sum(float(v.grad.pow(2).sum()) for v in (adapter.values_a, adapter.values_b))
+    own = sum(float(v.grad.pow(2).sum()) for v in (adapter.lora_A, adapter.lora_B))
     assert own == pytest.approx(float(a.grad.pow(2).sum() + b.grad.pow(2).sum()), rel=1e-9)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == plan.num_values
 
@@ -116,5 +116,5 @@ def test_nothing_of_a_dropped_row_is_stored() -> None:
     )
     attach(model, plan)
     adapter = the_adapter(model[0])
-    assert adapter.values_b.numel() == 3 * 8
-    assert adapter.values_a.numel() == 3 * 32
+    assert adapter.lora_B.numel() == 3 * 8
+    assert adapter.lora_A.numel() == 3 * 32

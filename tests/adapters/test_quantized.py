@@ -47,7 +47,7 @@ def draw(model: nn.Module) -> None:
     randomise(model)
     with torch.no_grad():
         for layer in layers(model):
-            layer.adapter("default").values_b.mul_(0.2)
+            layer.adapter("default").lora_B.mul_(0.2)
 
 
 def rounding(make: Make) -> float:
@@ -79,11 +79,11 @@ def test_training_moves_the_values_and_no_bit_of_the_base(
     first = train(model, steps=1)
     grads = {n: p.grad.abs().max().item() for n, p in model.named_parameters() if p.requires_grad}
     assert len(grads) == 2 * len(shapes) + 2
-    assert all(g > 0 for n, g in grads.items() if not n.endswith("values_a"))
+    assert all(g > 0 for n, g in grads.items() if not n.endswith("lora_A"))
     last = train(model, steps=3)
     assert last < 0.5 * first
     assert unchanged(base_of(model), before)
-    assert all(layer.adapter("default").values_a.dtype == torch.float32 for layer in layers(model))
+    assert all(layer.adapter("default").lora_A.dtype == torch.float32 for layer in layers(model))
 
 
 def forbid_fusing(monkeypatch: pytest.MonkeyPatch) -> None:

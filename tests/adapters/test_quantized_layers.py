@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from expandermask import MaskPlan
 from expandermask.adapters import (
     AdapterConfig,
     MaskedLinear,
+    XoraConfig,
     attach,
     detach,
     load_adapter,
@@ -128,7 +131,7 @@ def test_hqq_layers() -> None:
     assert model[1].out_features == 32
     y = model(x)
     y.sum().backward()
-    assert model[0].adapter("default").values_b.grad.abs().max() > 0
+    assert model[0].adapter("default").lora_B.grad.abs().max() > 0
     merge(model, dequantize=True)
     torch.testing.assert_close(model(x), y, rtol=1e-4, atol=1e-4)
     unmerge(model)
@@ -212,22 +215,37 @@ def test_quantized_tables(kind: str) -> None:
     assert torch.equal(model(ids), before)
 
 
-def test_weights_are_not_packed_for_inference_while_adapted() -> None:
+def by_attach(model: nn.Module) -> Callable[[], None]:
+    attach(model, SMALL, rng=0)
+    return lambda: detach(model)
+
+
+def by_peft(model: nn.Module) -> Callable[[], None]:
+    targets = SMALL.target_modules
+    names = targets if isinstance(targets, str) else list(targets)
+    config = XoraConfig(r=SMALL.r, target_modules=names, mask_seed=0)
+    return peft.get_peft_model(model, config).unload
+
+
+@pytest.mark.parametrize("put_on", [by_attach, by_peft])
+def test_weights_are_not_packed_for_inference_while_adapted(
+    put_on: Callable[[nn.Module], Callable[[], None]],
+) -> None:
     model, x = nf4(), x_of(5, 64)
     if not model[0].support_avx512bf16_for_cpu:
         pytest.skip("bitsandbytes packs weights only on CPUs with AVX512-BF16")
-    attach(model, SMALL, rng=0)
+    take_off = put_on(model)
     with torch.no_grad():
         model(x)
     model(x).sum().backward()
-    assert model[0].adapter("default").values_b.grad.abs().max() > 0
-    detach(model)
+    assert model[0].adapter("default").lora_B.grad.abs().max() > 0
+    take_off()
     assert model[0].support_avx512bf16_for_cpu
     with torch.no_grad():
         model(x)
     assert model[0].weight.quant_state.packing_format_for_cpu
     with pytest.raises(AdapterError, match="packed the 4-bit weight of '0' for inference"):
-        attach(model, SMALL, rng=0)
+        put_on(model)
     assert not layers(model)
 
 
@@ -237,7 +255,7 @@ def test_a_layer_left_out_of_the_targets_passes_gradients_too() -> None:
     with torch.no_grad():
         model(x)
     model(x).sum().backward()
-    assert model[0].adapter("default").values_b.grad.abs().max() > 0
+    assert model[0].adapter("default").lora_B.grad.abs().max() > 0
 
 
 # -- modules to save ------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_survivors_keep_value_and_moments_and_newcomers_start_afresh(
     for name in plan:
         adapter = the_adapter(model.get_submodule(name))
         for side in "ab":
-            values = getattr(adapter, f"values_{side}")
+            values = getattr(adapter, f"lora_{side.upper()}")
             held = [values, *(optimizer.state[values][key] for key in keys)]
             old[name, side] = [dense(adapter, side, v) for v in held]
     change_masks(model, plan, optimizer=optimizer)
@@ -74,10 +74,10 @@ def test_survivors_keep_value_and_moments_and_newcomers_start_afresh(
     for name, pair in plan.items():
         adapter, new = (the_adapter(m.get_submodule(name)) for m in (model, fresh))
         for side, graph in (("a", pair.a), ("b", pair.b)):
-            values = getattr(adapter, f"values_{side}")
+            values = getattr(adapter, f"lora_{side.upper()}")
             there = old_plan[name].a.mask() if side == "a" else old_plan[name].b.mask()
             both, now = (there & graph.mask()) != 0, graph.mask() != 0
-            first = dense(new, side, getattr(new, f"values_{side}"))
+            first = dense(new, side, getattr(new, f"lora_{side.upper()}"))
             held = [values, *(optimizer.state[values][key] for key in keys)]
             for was, has, start in zip(old[name, side], held, (first, 0, 0, 0), strict=True):
                 wanted = np.where(both, was, np.where(now, start, 0)).astype(np.float32)

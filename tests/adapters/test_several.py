@@ -44,7 +44,7 @@ def two(first: AdapterConfig = NEWS, second: AdapterConfig = FILMS) -> nn.Module
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "values" in name:
+            if "lora_" in name:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         for parameter in model.classifier.parameters():
             parameter.add_(0.1)
@@ -230,7 +230,7 @@ def test_merging_and_unmerging_what_is_active(names: list[str], dtype: torch.dty
 def test_without_safe_merge_a_nan_goes_in_and_comes_out() -> None:
     model = two()
     with torch.no_grad():
-        model.bert.encoder.layer[0].attention.self.query.adapter("news").values_b[0, 0] = torch.nan
+        model.bert.encoder.layer[0].attention.self.query.adapter("news").lora_B[0, 0] = torch.nan
     before = state(model)
     with pytest.raises(AdapterError, match="infinite or NaN"):
         merge(model)

@@ -65,9 +65,9 @@ def test_autocast_keeps_values_and_gradients_float32(dtype: torch.dtype) -> None
     assert close(y, oracle(x), dtype)
     y.float().pow(2).sum().backward()
     oracle(x).pow(2).sum().backward()
-    assert the_adapter(layer).values_a.grad.dtype == torch.float32
+    assert the_adapter(layer).lora_A.grad.dtype == torch.float32
     assert close(
-        the_adapter(layer).values_b.grad, oracle.b.grad[oracle.mask_b != 0].reshape(48, 2), dtype
+        the_adapter(layer).lora_B.grad, oracle.b.grad[oracle.mask_b != 0].reshape(48, 2), dtype
     )
 
 
@@ -80,7 +80,7 @@ def test_autocast_around_backward_does_not_touch_a_float32_layer(tokens: int) ->
         loss = layer(torch.ones(tokens, 96)).sum()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             loss.backward()
-        grads.append(the_adapter(layer).values_a.grad.clone())
+        grads.append(the_adapter(layer).lora_A.grad.clone())
     assert torch.equal(*grads)
 
 
@@ -107,7 +107,7 @@ def test_first_gradient_step_beside_dense_loras(r: int, scaling: str) -> None:
     dense = DenseMaskedLoRA(base.weight, base.bias, a, torch.zeros(512, r), ones, 16 / r)
     x, weights = torch.randn(64, 512), torch.randn(64, 512)
     change = []
-    for layer, b in ((masked, the_adapter(masked).values_b), (dense, dense.b)):
+    for layer, b in ((masked, the_adapter(masked).lora_B), (dense, dense.b)):
         before = layer(x)
         (before * weights).sum().backward()
         with torch.no_grad():

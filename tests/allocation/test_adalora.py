@@ -61,21 +61,21 @@ def dense_state(model: nn.Module) -> dict[str, tuple[np.ndarray, ...]]:
     """A, its gradient, B, its gradient, lambda, its gradient, and the masks, all dense."""
     found = {}
     for name, own in adapters(model).items():
-        gate, a, b = own.rank_gate, own.values_a.detach().clone(), own.values_b.detach().clone()
+        gate, a, b = own.rank_gate, own.lora_A.detach().clone(), own.lora_B.detach().clone()
         assert isinstance(gate, nn.Parameter)
         numbers = []
         with torch.no_grad():
             kept = gate.detach().clone()
             gate.fill_(1.0)
-            for values in ((a, b), (own.values_a.grad, own.values_b.grad)):
-                own.values_a.copy_(values[0])
-                own.values_b.copy_(values[1])
+            for values in ((a, b), (own.lora_A.grad, own.lora_B.grad)):
+                own.lora_A.copy_(values[0])
+                own.lora_B.copy_(values[1])
                 numbers.append([t.double().numpy() for t in own.factors()])
-            own.values_a.fill_(1.0)
-            own.values_b.fill_(1.0)
+            own.lora_A.fill_(1.0)
+            own.lora_B.fill_(1.0)
             masks = [t.double().numpy() for t in own.factors()]
-            own.values_a.copy_(a)
-            own.values_b.copy_(b)
+            own.lora_A.copy_(a)
+            own.lora_B.copy_(b)
             gate.copy_(kept)
         (a1, b1), (ga, gb) = numbers
         assert gate.grad is not None
@@ -112,11 +112,11 @@ def test_a_step_by_hand() -> None:
     gate = own.rank_gate
     assert isinstance(gate, nn.Parameter)
     with torch.no_grad():
-        own.values_a.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))  # (inputs, ranks)
-        own.values_b.copy_(torch.tensor([[1.0, 1.0], [1.0, 3.0]]))
+        own.lora_A.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))  # (inputs, ranks)
+        own.lora_B.copy_(torch.tensor([[1.0, 1.0], [1.0, 3.0]]))
         gate.copy_(torch.tensor([5.0, 6.0]))
-    own.values_a.grad = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    own.values_b.grad = torch.tensor([[2.0, 0.0], [4.0, 0.0]])
+    own.lora_A.grad = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    own.lora_B.grad = torch.tensor([[2.0, 0.0], [4.0, 0.0]])
     gate.grad = torch.tensor([1.0, -1.0])
     policy.after_backward(0)
     # I of A: [[1, 0], [3, 4]], of B: [[2, 0], [4, 0]], of lambda: [5, 6]. From zero, Ibar = I / 2
@@ -164,14 +164,14 @@ def test_scores_masks_and_budgets_are_pefts_fed_the_same_gradients() -> None:
             layer = layers[name]
             with torch.no_grad():
                 for theirs, ours in (
-                    (layer.lora_A["default"], own.values_a.T),
-                    (layer.lora_B["default"], own.values_b),
+                    (layer.lora_A["default"], own.lora_A.T),
+                    (layer.lora_B["default"], own.lora_B),
                     (layer.lora_E["default"], own.rank_gate.view(-1, 1)),
                 ):
                     theirs.copy_(ours)
                 gate = own.rank_gate
-                layer.lora_A["default"].grad = own.values_a.grad.T.clone()
-                layer.lora_B["default"].grad = own.values_b.grad.clone()
+                layer.lora_A["default"].grad = own.lora_A.grad.T.clone()
+                layer.lora_B["default"].grad = own.lora_B.grad.clone()
                 layer.lora_E["default"].grad = gate.grad.view(-1, 1).clone()
         policy.after_backward(step)
         budget, pattern = allocator.budget_schedule(step)
@@ -248,7 +248,7 @@ def test_a_masked_term_comes_back_only_by_ranking_again() -> None:
         """
         gate.data.zero_()
         gate.grad = torch.ones(2)
-        for values in (own.values_a, own.values_b):
+        for values in (own.lora_A, own.lora_B):
             values.data.fill_(1.0)
             values.grad = torch.tensor(gradients).expand(values.shape).clone()
         policy.after_backward(number)
@@ -302,15 +302,15 @@ def test_modules_without_gradients_and_steps_that_are_not_finite() -> None:
     mean = policy.state_dict()["mean"].clone()
     backward(model, policy)
     own = adapters(model)["0"]
-    assert own.values_a.grad is not None
-    own.values_a.grad[0, 0] = float("nan")
+    assert own.lora_A.grad is not None
+    own.lora_A.grad[0, 0] = float("nan")
     policy.after_backward(3)
     assert torch.equal(policy.state_dict()["mean"], mean)
-    for p in (own.values_a, own.values_b, own.rank_gate):
+    for p in (own.lora_A, own.lora_B, own.rank_gate):
         p.grad = None
     policy.after_backward(3)
     after = policy.state_dict()["mean"]
-    count = own.values_a.numel() + own.values_b.numel()
+    count = own.lora_A.numel() + own.lora_B.numel()
     assert torch.allclose(after[:count], 0.85 * mean[:count])
 
 
@@ -333,7 +333,7 @@ def test_no_budget_goes_to_modules_that_the_loss_does_not_reach(variant: str, us
     optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
     for step in range(20):
         train(model, policy, range(step, step + 1), optimizer)
-        assert adapters(model)["3"].values_a.grad.any()
+        assert adapters(model)["3"].lora_A.grad.any()
         ranks = policy.ranks()
         assert ranks["0"] + ranks["2"] == min(12, policy.budget(step))
     assert ranks["3"] == 0

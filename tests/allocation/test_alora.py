@@ -36,7 +36,7 @@ def test_scores_are_those_of_models_whose_weights_are_ablated(masks: str) -> Non
     model = net(5, masks, double=True)
     policy = policy_of(model)
     for own in adapters(model).values():
-        own.values_b.data.normal_(generator=torch.Generator().manual_seed(7))
+        own.lora_B.data.normal_(generator=torch.Generator().manual_seed(7))
     plain = net(5, masks, double=True)
     detach(plain)
     factors = {n: (own.scale, *own.factors()) for n, own in adapters(model).items()}
@@ -149,7 +149,7 @@ def test_a_run_keeps_the_total_and_giving_changes_nothing(masks: str) -> None:
         assert sum(policy.ranks().values()) == total
         values = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
         assert values == sum(
-            own.values_a.numel() + own.values_b.numel() for own in adapters(model).values()
+            own.lora_A.numel() + own.lora_B.numel() for own in adapters(model).values()
         )
         after = policy.active()
         for n, own in adapters(model).items():
@@ -170,11 +170,11 @@ def test_moments_of_terms_that_stay_are_kept_and_newcomers_have_none() -> None:
     backward(model, policy)
     optimizer.step()
     own = adapters(model)
-    old = {n: optimizer.state[a.values_a]["exp_avg"].clone() for n, a in own.items()}
+    old = {n: optimizer.state[a.lora_A]["exp_avg"].clone() for n, a in own.items()}
     scored(policy, {"0": [0.5, 0.1, 0.6], "2": [0.4, 0.9, 0.7]})
     policy.pruned = 1
     policy.after_step(3)
-    new = {n: optimizer.state[a.values_a]["exp_avg"] for n, a in own.items()}
+    new = {n: optimizer.state[a.lora_A]["exp_avg"] for n, a in own.items()}
     assert torch.equal(new["0"], old["0"][:, [0, 2]])
     assert torch.equal(new["2"][:, :3], old["2"])
     assert not new["2"][:, 3].any()

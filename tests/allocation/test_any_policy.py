@@ -183,7 +183,7 @@ def test_an_adapter_of_which_a_module_has_nothing_left_is_saved_and_loaded(tmp_p
     x = data(3)[0]
     torch.testing.assert_close(fresh(x), model(x))
     for own in adapters(model).values():
-        own.values_b.data.zero_()
+        own.lora_B.data.zero_()
     load_adapter(model, tmp_path)  # onto the adapter it came from
     torch.testing.assert_close(fresh(x), model(x))
     empty = copy.deepcopy(attachment(model).adapters["default"].plan).without_empty()
@@ -229,7 +229,7 @@ def test_training_starts_anew_with_the_optimizers_first_step_and_embeddings_valu
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 8))
     attach(model, AdapterConfig(r=4, left_degree=4, target_modules=["0", "1"]), rng=0)
-    fresh = {n: own.values_b.detach().clone() for n, own in adapters(model).items()}
+    fresh = {n: own.lora_B.detach().clone() for n, own in adapters(model).items()}
     ids, y = torch.arange(20), torch.randn(20, 8)
     policy = DiffoRA(
         validation=[(ids, y)],
@@ -246,8 +246,8 @@ def test_training_starts_anew_with_the_optimizers_first_step_and_embeddings_valu
         optimizer.step()
         policy.after_step(step)
     for name, own in adapters(model).items():
-        assert not optimizer.state[own.values_b]
-        assert torch.equal(own.values_b, fresh[name])
+        assert not optimizer.state[own.lora_B]
+        assert torch.equal(own.lora_B, fresh[name])
 
 
 RANK_ONE = MaskPlan.from_masks(
@@ -303,7 +303,7 @@ def test_a_step_that_loss_scaling_leaves_out_for_its_nans_does_no_harm(name: str
         backward(model, policy, seed=step)
         if step == 5:
             for own in adapters(model).values():
-                for p in (own.values_a, own.values_b, own.rank_gate):
+                for p in (own.lora_A, own.lora_B, own.rank_gate):
                     if p is not None and p.grad is not None:
                         p.grad.fill_(float("nan"))
         policy.after_backward(step)
@@ -345,7 +345,7 @@ def test_a_module_that_the_model_never_uses_is_no_obstacle(name: str) -> None:
     policy.attach(model)
     train(model, policy, range(STEPS))
     used = adapters(model)["3"]
-    assert not used.values_b.any() or name in ("AdaLoRA", "ROLoRA")
+    assert not used.lora_B.any() or name in ("AdaLoRA", "ROLoRA")
     ranks = policy.ranks()
     assert ranks["0"] + ranks["2"] > 0
     if name in ("AdaLoRA", "ROLoRA"):
@@ -360,11 +360,11 @@ def test_a_module_that_is_frozen_is_no_obstacle(name: str) -> None:
     model, policy = net(6), POLICIES[name]()
     policy.attach(model)
     frozen = adapters(model)["0"]
-    for p in (frozen.values_a, frozen.values_b):
+    for p in (frozen.lora_A, frozen.lora_B):
         p.requires_grad_(False)
-    first = frozen.values_a.detach().clone()
+    first = frozen.lora_A.detach().clone()
     train(model, policy, range(STEPS))
-    assert not frozen.values_a.requires_grad
+    assert not frozen.lora_A.requires_grad
     if name in ("AdaLoRA", "SoRA", "SaLoRA"):
-        assert torch.equal(frozen.values_a, first)
+        assert torch.equal(frozen.lora_A, first)
     assert sum(policy.finish().values()) > 0

@@ -314,7 +314,7 @@ class Noting(Policy):
         return {"count": self.count, "inner.count": self.count}
 
     def load_state_dict(self, state: Any) -> None:
-        self.at_loading = [own.values_b.detach().clone() for own in self.adapters.values()]
+        self.at_loading = [own.lora_B.detach().clone() for own in self.adapters.values()]
         super().load_state_dict(state)
 
 
@@ -379,7 +379,7 @@ def test_finishing_at_the_end_leaves_plain_adapters(name: str, tmp_path: Path) -
     assert policy.model is None
     assert all(own.rank_gate is None for own in adapters(model).values())
     assert not any("policy" in key for key in model.state_dict())
-    assert sum(own.values_a.numel() for own in adapters(model).values()) < 4 * 16 * 6
+    assert sum(own.lora_A.numel() for own in adapters(model).values()) < 4 * 16 * 6
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -423,7 +423,7 @@ def test_the_best_checkpoint_is_taken_up_before_the_end(
     )
     trainer.train()
     assert trainer.state.best_global_step == 8
-    found = {n: own.values_a.shape[1] for n, own in adapters(model).items()}
+    found = {n: own.lora_A.shape[1] for n, own in adapters(model).items()}
     left = {n: rank for n, rank in ranks[8].items() if rank}
     assert found == left or name == "SaLoRA"  # whose terms are settled later
 
@@ -435,8 +435,8 @@ def test_the_regulariser_counts_once_however_many_batches_are_accumulated(tmp_pa
     class Watching(AdaLoRA):
         def after_backward(self, step: int) -> None:
             own = next(iter(self._in_hand().values()))
-            assert own.values_a.grad is not None
-            seen[f"{self.orthogonality}, {step}"] = own.values_a.grad.clone()
+            assert own.lora_A.grad is not None
+            seen[f"{self.orthogonality}, {step}"] = own.lora_A.grad.clone()
             super().after_backward(step)
 
     for gamma in (0.0, 0.1):
@@ -454,7 +454,7 @@ def test_the_regulariser_counts_once_however_many_batches_are_accumulated(tmp_pa
     policy = Watching(target_rank=2, total_steps=9, orthogonality=0.1)
     policy.attach(fresh)
     policy.loss().backward()
-    expected = next(iter(adapters(fresh).values())).values_a.grad
+    expected = next(iter(adapters(fresh).values())).lora_A.grad
     assert expected is not None
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 

@@ -103,7 +103,7 @@ def test_the_gradient_of_gamma_is_autograds_through_the_whole_model(degree: int)
     policy = policy_of(model, validation=[data])
     generator = torch.Generator().manual_seed(2)
     for own in adapters(model).values():
-        own.values_b.data.normal_(generator=generator)
+        own.lora_B.data.normal_(generator=generator)
     policy._gamma.data.normal_(generator=generator)
     start = policy._gamma.detach().clone()
     found: list[torch.Tensor] = []
@@ -197,7 +197,7 @@ def test_training_starts_anew_after_the_search() -> None:
     torch.testing.assert_close(model(x), plain(x))
     for own in adapters(model).values():
         assert own.module_gate is None
-        for p in (own.values_a, own.values_b):
+        for p in (own.lora_A, own.lora_B):
             assert not any(t.any() for t in optimizer.state[p].values() if t.shape == p.shape)
     train(model, policy, range(6, 9), optimizer)
     assert not torch.allclose(model(x), plain(x))
@@ -217,10 +217,10 @@ def test_modules_of_one_type_share_one_adapter(degree: int, tmp_path: Path) -> N
     for group in kinds.values():
         first = own[group[0]]
         for name in group:
-            assert own[name].values_a is first.values_a
-            assert own[name].values_b is first.values_b
+            assert own[name].lora_A is first.lora_A
+            assert own[name].lora_B is first.lora_B
             assert torch.equal(own[name].delta(), first.delta())
-        assert first.values_b.any()
+        assert first.lora_B.any()
     held = [p for g in optimizer.param_groups for p in g["params"]]
     distinct = {id(p) for p in model.parameters() if p.requires_grad}
     assert {id(p) for p in held} == distinct
@@ -250,7 +250,7 @@ def sharing(model: nn.Module) -> tuple[DiffoRA, list[list[str]]]:
     train(model, policy, range(9))
     groups: dict[int, list[str]] = {}
     for name, own in adapters(model).items():
-        groups.setdefault(id(own.values_a), []).append(name)
+        groups.setdefault(id(own.lora_A), []).append(name)
     return policy, [names for names in groups.values() if len(names) > 1]
 
 
@@ -262,7 +262,7 @@ def test_a_state_dict_holds_shared_values_for_each_module_and_loads(tmp_path: Pa
     state = model.state_dict()
     save_file(state, tmp_path / "model.safetensors")
     for names in groups:
-        keys = [f"{name}.adapters.default.values_b" for name in names]
+        keys = [f"{name}.adapters.default.lora_B" for name in names]
         assert all(torch.equal(state[key], state[keys[0]]) for key in keys)
     again = net()
     policy_of(again, share_rank=2).load_state_dict(policy.state_dict())
@@ -270,7 +270,7 @@ def test_a_state_dict_holds_shared_values_for_each_module_and_loads(tmp_path: Pa
     x = batch(70)[0]
     assert torch.equal(again(x), model(x))
     own = adapters(again)
-    assert all(own[n].values_b is own[names[0]].values_b for names in groups for n in names)
+    assert all(own[n].lora_B is own[names[0]].lora_B for names in groups for n in names)
 
 
 def test_a_copy_of_the_model_shares_among_its_own_modules() -> None:
@@ -278,21 +278,21 @@ def test_a_copy_of_the_model_shares_among_its_own_modules() -> None:
     _, groups = sharing(model)
     twin = adapters(copy.deepcopy(model))
     for names in groups:
-        assert all(twin[name].values_a is twin[names[0]].values_a for name in names)
-        assert twin[names[0]].values_a is not adapters(model)[names[0]].values_a
+        assert all(twin[name].lora_A is twin[names[0]].lora_A for name in names)
+        assert twin[names[0]].lora_A is not adapters(model)[names[0]].lora_A
         assert len(twin[names[1]].own_values()) == 2
-        assert twin[names[1]].values_a is not twin[names[0]].values_a
+        assert twin[names[1]].lora_A is not twin[names[0]].lora_A
 
 
 def test_shared_values_are_named_once_and_frozen_together() -> None:
     model = net()
     _, groups = sharing(model)
-    named = [name for name, _ in model.named_parameters() if "values" in name]
+    named = [name for name, _ in model.named_parameters() if "lora_" in name]
     extra = sum(len(names) - 1 for names in groups)
     assert len(named) == 2 * (len(adapters(model)) - extra)
     first, second = (adapters(model)[name] for name in groups[0][:2])
     second.let_train(False)
-    assert not first.values_a.requires_grad
+    assert not first.lora_A.requires_grad
 
 
 def test_a_random_selection_has_the_counts_and_searches_nothing() -> None:
@@ -350,9 +350,9 @@ def test_modules_of_other_shapes_do_not_share() -> None:
     for i, a in enumerate(left):
         for b in left[i + 1 :]:
             alike = own[a].shape == own[b].shape and a.split(".")[-1] == b.split(".")[-1]
-            assert (own[a].values_a is own[b].values_a) == alike
+            assert (own[a].lora_A is own[b].lora_A) == alike
     policy.finish()
-    assert len({id(a.values_a) for a in adapters(model).values()}) == 8
+    assert len({id(a.lora_A) for a in adapters(model).values()}) == 8
 
 
 def test_a_loss_that_no_gate_reaches_is_refused() -> None:

@@ -36,7 +36,7 @@ def gated(masks: str = "dense", gates: dict[str, list[float]] = GATES) -> nn.Seq
     model = net(4, masks)
     generator = torch.Generator().manual_seed(3)
     for name, own in adapters(model).items():
-        own.values_b.data.normal_(generator=generator)
+        own.lora_B.data.normal_(generator=generator)
         own.set_rank_gate(nn.Parameter(torch.tensor(gates[name])))
     return model
 
@@ -57,7 +57,7 @@ def test_the_update_stays_and_only_open_terms_have_values(masks: str) -> None:
     torch.testing.assert_close(model(x()), before, rtol=1e-5, atol=1e-6)
     for name, own in adapters(model).items():
         torch.testing.assert_close(own.delta(), deltas[name], rtol=1e-5, atol=1e-6)
-        assert [own.values_a.numel(), own.values_b.numel()] == kept[name]
+        assert [own.lora_A.numel(), own.lora_B.numel()] == kept[name]
         assert own.rank_gate is None
         assert all(p.requires_grad for p in own.parameters())
     plan = attachment(model).adapters["default"].plan
@@ -97,7 +97,7 @@ def test_masks_that_lose_nothing_stay_certified() -> None:
     model = nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 64))
     plan = attach(model, AdapterConfig(r=8), rng=0)
     for own in adapters(model).values():
-        own.values_b.data.normal_()
+        own.lora_B.data.normal_()
         own.set_rank_gate(torch.full((8,), 2.0))
         own.set_module_gate(torch.tensor(0.5))
     model[1].adapters["default"].set_module_gate(torch.tensor(0.0))
@@ -126,7 +126,7 @@ def test_pruned_adapters_go_through_files_and_into_stock_peft(
             model, plan, config=AdapterConfig(r=4, left_degree=None, scaling=scaling, lora_alpha=7)
         )
     for name, own in adapters(model).items():
-        own.values_b.data.normal_(generator=torch.Generator().manual_seed(3))
+        own.lora_B.data.normal_(generator=torch.Generator().manual_seed(3))
         own.set_rank_gate(nn.Parameter(torch.tensor(GATES[name])))
     expected = model(x())
     ranks = prune(model)
@@ -174,4 +174,4 @@ def test_a_trained_policy_finishes_as_plain_lora_of_several_ranks(tmp_path: Path
     ranks, before = policy.ranks(), model(x())
     assert policy.finish() == ranks
     torch.testing.assert_close(model(x()), before, rtol=1e-5, atol=1e-6)
-    assert sum(a.values_a.shape[1] for a in adapters(model).values()) == 3
+    assert sum(a.lora_A.shape[1] for a in adapters(model).values()) == 3

@@ -36,9 +36,9 @@ def trained_terms(model: nn.Module, optimizer: Any) -> int:
     held = {id(p) for g in optimizer.param_groups for p in g["params"]}
     found = 0
     for own in adapters(model).values():
-        assert {id(own.values_a), id(own.values_b)} <= held
-        assert own.values_a.numel() // own.shape[1] == own.values_b.numel() // own.shape[0]
-        found += own.values_a.numel() // own.shape[1]
+        assert {id(own.lora_A), id(own.lora_B)} <= held
+        assert own.lora_A.numel() // own.shape[1] == own.lora_B.numel() // own.shape[0]
+        found += own.lora_A.numel() // own.shape[1]
     return found
 
 
@@ -54,7 +54,7 @@ def numbers(optimizer: Any) -> int:
 
 
 def held_numbers(model: nn.Module) -> int:
-    return sum(own.values_a.numel() + own.values_b.numel() for own in adapters(model).values())
+    return sum(own.lora_A.numel() + own.lora_B.numel() for own in adapters(model).values())
 
 
 def test_levels_are_the_papers_schedule() -> None:
@@ -100,7 +100,7 @@ def test_the_budget_holds_at_every_moment_and_growth_changes_nothing(
         """Count trained values after every single exchange of a parameter."""
         apply(*arguments)
         owned = adapters(model).values()
-        moments.append(sum(own.values_a.numel() // own.shape[1] for own in owned))
+        moments.append(sum(own.lora_A.numel() // own.shape[1] for own in owned))
 
     monkeypatch.setattr(remask, "_apply", watched)
     grown, x = 0, data(50)[0]
@@ -141,7 +141,7 @@ def test_ranks_that_trained_do_something_later() -> None:
             assert own.rank_gate is not None
             if not policy.trained_terms()[name]:
                 continue
-            gradients = [own.values_a.grad, own.values_b.grad]
+            gradients = [own.lora_A.grad, own.lora_B.grad]
             per_term = sum(g.abs().sum(0) for g in gradients)
             exists = policy._terms.split(policy._terms.exists)[name]
             assert ((per_term > 0) | (own.rank_gate.grad[exists] != 0)).all()
@@ -160,8 +160,8 @@ def test_terms_that_are_carried_over_keep_values_gates_and_moments() -> None:
     before = {
         n: (
             policy._terms.split(policy._terms.exists)[n].clone(),
-            a.values_b.detach().clone() * a.scale,
-            optimizer.state[a.values_b]["exp_avg_sq"].clone(),
+            a.lora_B.detach().clone() * a.scale,
+            optimizer.state[a.lora_B]["exp_avg_sq"].clone(),
             a.rank_gate.detach().clone(),
             optimizer.state[a.rank_gate]["exp_avg"].clone(),
         )
@@ -173,9 +173,9 @@ def test_terms_that_are_carried_over_keep_values_gates_and_moments() -> None:
         exists = policy._terms.split(policy._terms.exists)[n]
         stayed = kept[n] & exists & (a.rank_gate.detach() != 0)
         old, new = stayed[existed], stayed[exists]
-        torch.testing.assert_close((a.values_b * a.scale)[:, new], values[:, old])
-        assert torch.equal(optimizer.state[a.values_b]["exp_avg_sq"][:, new], squares[:, old])
-        assert not optimizer.state[a.values_b]["exp_avg_sq"][:, ~new].any()
+        torch.testing.assert_close((a.lora_B * a.scale)[:, new], values[:, old])
+        assert torch.equal(optimizer.state[a.lora_B]["exp_avg_sq"][:, new], squares[:, old])
+        assert not optimizer.state[a.lora_B]["exp_avg_sq"][:, ~new].any()
         assert torch.equal(a.rank_gate[stayed], gate[stayed])
         assert torch.equal(optimizer.state[a.rank_gate]["exp_avg"][stayed], moments[stayed])
         assert not optimizer.state[a.rank_gate]["exp_avg"][~stayed].any()

@@ -53,7 +53,7 @@ def test_the_gradient_of_log_theta_is_autograds_through_the_whole_model(masks: s
     model = net(4, masks, double=True)
     policy = policy_of(model, start_step=0)
     for own in adapters(model).values():
-        own.values_b.data.normal_(generator=torch.Generator().manual_seed(1))
+        own.lora_B.data.normal_(generator=torch.Generator().manual_seed(1))
     policy._log_theta.data.copy_(torch.linspace(-3.5, 1.0, 8))
     policy._multiplier.fill_(0.7)
     policy._draw(0)
@@ -144,12 +144,12 @@ def support_counts(own: Any) -> torch.Tensor:
     """Stacked masks of A and B, (k + d, r)."""
     kept = own.rank_gate
     own.set_rank_gate(None)
-    values = own.values_a.data.clone(), own.values_b.data.clone()
-    own.values_a.data.fill_(1.0)
-    own.values_b.data.fill_(1.0)
+    values = own.lora_A.data.clone(), own.lora_B.data.clone()
+    own.lora_A.data.fill_(1.0)
+    own.lora_B.data.fill_(1.0)
     a, b = own.factors()
-    own.values_a.data.copy_(values[0])
-    own.values_b.data.copy_(values[1])
+    own.lora_A.data.copy_(values[0])
+    own.lora_B.data.copy_(values[1])
     own.set_rank_gate(kept)
     return torch.cat([a.T, b])
 
@@ -209,7 +209,7 @@ def test_noise_is_fresh_at_every_step_and_gone_at_evaluation() -> None:
     policy = policy_of(model, start_step=0)
     policy._log_theta.data.fill_(-1.0)
     for own in adapters(model).values():
-        own.values_b.data.normal_()
+        own.lora_B.data.normal_()
     x, _ = data()
     drawn = []
     for step in range(3):

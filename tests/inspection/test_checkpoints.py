@@ -535,7 +535,7 @@ def test_pefts_values_without_a_config_or_a_hash_are_refused(tmp_path):
     name = "base_model.model.0.xora_adapter.mask_sha256"
     for wrong in ({}, {name: tensors[name][:31]}):
         save_file({key: t for key, t in tensors.items() if key != name} | wrong, path)
-        with pytest.raises(FileFormatError, match="module '0' must have values_a, values_b and"):
+        with pytest.raises(FileFormatError, match="module '0' must have lora_A, lora_B and"):
             inspect_mask(tmp_path)
     save_file(tensors, path)
     (tmp_path / "adapter_config.json").unlink()

@@ -118,7 +118,7 @@ def test_safe_merge_raises_on_nan_without_touching_the_base(
     model = case.adapted()
     last = list(layers(model).values())[-1]  # so that a merge in order has merged the others
     with torch.no_grad():
-        last.xora_adapter["default"].values_b[0] = broken
+        last.xora_adapter["default"].lora_B[0] = broken
     rest = frozen(model)
     merge = model.merge_and_unload if unload else model.merge_adapter
     with pytest.raises(ValueError, match="infinite or NaN"):
@@ -297,7 +297,7 @@ def test_requires_grad_follows_set_adapter(case: Case) -> None:
         }
 
     def of(*names: str) -> set[str]:
-        return {f"{name}.values_{side}" for name in names for side in "ab"}
+        return {f"{name}.lora_{side}" for name in names for side in "AB"}
 
     assert trained() == of("default")
     model.add_adapter("other", case.config())
@@ -323,7 +323,7 @@ def test_adapters_on_different_modules_are_switched_alone() -> None:
     model.set_adapter("default")
     assert not close(first, second, 1e-3)
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {
-        f"base_model.model.0.xora_adapter.default.values_{side}" for side in "ab"
+        f"base_model.model.0.xora_adapter.default.lora_{side}" for side in "AB"
     }
 
 
@@ -361,7 +361,7 @@ def test_saving_one_adapter_leaves_those_with_names_like_it_out(case: Case, tmp_
     model.save_pretrained(str(tmp_path), selected_adapters=["default"])
     stored = load_file(tmp_path / "adapter_model.safetensors")
     assert same(stored, expected)
-    assert {name.rsplit(".", 1)[1] for name in stored} == {"values_a", "values_b", "mask_sha256"}
+    assert {name.rsplit(".", 1)[1] for name in stored} == {"lora_A", "lora_B", "mask_sha256"}
 
 
 def test_saving_as_a_pickle_works_too(case: Case, tmp_path: Path) -> None:

@@ -84,9 +84,7 @@ def test_stock_loras_of_several_ranks_and_scales_give_the_same_output(
     model = mlp().eval()
     plan = import_peft(model, tmp_path)
     torch.testing.assert_close(model(x), theirs(x), rtol=1e-5, atol=1e-5)
-    found = {
-        name: layer.adapter("default").values_a.numel() for name, layer in layers(model).items()
-    }
+    found = {name: layer.adapter("default").lora_A.numel() for name, layer in layers(model).items()}
     assert found == {"0": 64 * ranks.get("0", 8), "2": 32 * ranks.get("2", 8)}
     assert plan.r == max(ranks.get("0", 8), ranks.get("2", 8))
     save_adapter(model, tmp_path / "own")
@@ -308,7 +306,7 @@ def test_a_dense_import_trains_as_the_lora_it_was(tmp_path: Path) -> None:
     for name, layer in layers(model).items():
         factors = theirs.get_base_model().get_submodule(name)
         adapter = layer.adapter("default")
-        for values, side in ((adapter.values_a.grad.t(), "A"), (adapter.values_b.grad, "B")):
+        for values, side in ((adapter.lora_A.grad.t(), "A"), (adapter.lora_B.grad, "B")):
             dense = getattr(factors, f"lora_{side}")["default"].weight.grad
             torch.testing.assert_close(values, dense, rtol=1e-4, atol=1e-6)
 

@@ -44,7 +44,7 @@ def test_masks_and_first_values_are_those_of_attach(name: str) -> None:
     for name, layer in layers(tuned.get_base_model()).items():
         mine, theirs = layer.xora_adapter["default"], other.get_submodule(name).adapter("default")
         assert mine.scale == theirs.scale
-        for side in ("values_a", "values_b", "index_a", "index_b"):
+        for side in ("lora_A", "lora_B", "index_a", "index_b"):
             assert torch.equal(getattr(mine, side), getattr(theirs, side))
         assert layer.what in plan
 
@@ -107,7 +107,7 @@ def test_a_module_missing_from_a_file_stays_on_meta_and_is_warned_of(tmp_path: P
     with pytest.warns(UserWarning, match="Found missing adapter keys"):
         model = peft.PeftModel.from_pretrained(case.make(), str(tmp_path), low_cpu_mem_usage=True)
     meta = {n for n, p in model.named_parameters() if p.is_meta}
-    assert meta == {f"base_model.model.2.xora_adapter.default.values_{side}" for side in "ab"}
+    assert meta == {f"base_model.model.2.xora_adapter.default.lora_{side}" for side in "AB"}
 
 
 def test_a_whole_models_state_dict_goes_through_the_same_guard() -> None:

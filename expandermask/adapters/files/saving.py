@@ -27,7 +27,12 @@ from expandermask.adapters.attachment import (
     masked_layers,
     saved_tensors,
 )
-from expandermask.adapters.files.stored import AdapterFile, opened_adapter, require_folder
+from expandermask.adapters.files.stored import (
+    AdapterFile,
+    opened_adapter,
+    require_folder,
+    value_shapes,
+)
 from expandermask.adapters.fit import check_fit
 from expandermask.adapters.layers.adapter import value_dtype
 from expandermask.adapters.layers.quantized import weight_of
@@ -82,7 +87,7 @@ def save_adapter(
     ...     save_adapter(model, folder)
     ...     load_adapter(fresh, folder)
     MaskPlan(1 modules, r=8, left_degree=2, 192 values)
-    >>> torch.equal(fresh[0].adapters["default"].values_a, model[0].adapters["default"].values_a)
+    >>> torch.equal(fresh[0].adapters["default"].lora_A, model[0].adapters["default"].lora_A)
     True
     """
     name, adapter = attachment(model).adapter(name)
@@ -114,11 +119,13 @@ def adapter_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     record = attachment(model).adapters[name]
     plan = record.plan.without_empty()
+    shapes = value_shapes(plan)
     for place, layer in masked_layers(model, name).items():
         if place not in plan:
             continue
         adapter = layer.adapter(name)
-        found |= {f"{place}.A": adapter.values_a, f"{place}.B": adapter.values_b}
+        for key, values in ((f"{place}.A", adapter.lora_A), (f"{place}.B", adapter.lora_B)):
+            found[key] = values.view(shapes[key])
         if (gate := adapter.steady_gate) is not None:
             found[f"{place}.rank_gate"] = gate.view(adapter.r)
         if adapter.module_gate is not None:
@@ -195,14 +202,14 @@ def fill(model: nn.Module, name: str, stored: Mapping[str, Tensor], dtype: str |
     The copies to the model's devices, which can fail, come first.
     """
     targets = adapter_tensors(model, name)
-    moved = {key: like(stored[key].to(t.device), t) for key, t in targets.items()}
+    moved = {key: like(stored[key].to(t.device).view(t.shape), t) for key, t in targets.items()}
     gates = []
     for place, layer in masked_layers(model, name).items():
         adapter = layer.adapter(name)
         for slot in _GATES:
             key = f"{place}.{slot}"
             if key in stored and getattr(adapter, slot) is None:
-                gate = nn.Parameter(stored[key].to(adapter.values_b.device, copy=True))
+                gate = nn.Parameter(stored[key].to(adapter.lora_B.device, copy=True))
                 gates.append((getattr(adapter, f"set_{slot}"), gate))
     if dtype == "file":
         _keep_dtypes(attachment(model).adapters[name].heads, stored)

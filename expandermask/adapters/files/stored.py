@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from expandermask.adapters.config import AdapterConfig
-from expandermask.adapters.layers.factors import value_shape
+from expandermask.adapters.layers.factors import stored_shape
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.files import reading
 from expandermask.inspection.checkpoints import PICKLES
@@ -117,10 +117,10 @@ def open_adapter(stream: BinaryIO, size: int, what: str) -> AdapterFile:
 def value_shapes(plan: MaskPlan) -> dict[str, TensorShape]:
     """Shapes of the values by their names in the file: (k, left_degree) and (d, left_degree).
 
-    Masks that are not regular have those of `value_shape`.
+    Masks that are not regular have those of `stored_shape`.
     """
     return {
-        f"{place}.{side}": value_shape(mask)
+        f"{place}.{side}": stored_shape(mask)
         for place, pair in plan.items()
         for side, mask in (("A", pair.a), ("B", pair.b))
     }

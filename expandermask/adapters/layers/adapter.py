@@ -75,8 +75,8 @@ class MaskedAdapter(nn.Module):
         self.scale = scale
         self.dropout = dropout
         a, b = first_values(pair, seed, embedding=embedding)
-        self.values_a = nn.Parameter(a.to(device, dtype))
-        self.values_b = nn.Parameter(b.to(device, dtype))
+        self.lora_A = nn.Parameter(a.to(device, dtype))
+        self.lora_B = nn.Parameter(b.to(device, dtype))
         for side, graph in (("a", pair.a), ("b", pair.b)):
             index = index_of(graph)
             if index.dim() == 2:
@@ -89,6 +89,7 @@ class MaskedAdapter(nn.Module):
         self._gate_flags: dict[str, bool] = {}
         self._shares_values = False
         self.register_state_dict_post_hook(_copy_shared)
+        self.register_load_state_dict_pre_hook(_take_old_names)
 
     def let_train(self, trains: bool) -> None:
         """Unfreeze the values, or freeze them and the gates.
@@ -97,7 +98,7 @@ class MaskedAdapter(nn.Module):
         was.
         """
         self._trains = trains
-        for values in (self.values_a, self.values_b):
+        for values in (self.lora_A, self.lora_B):
             values.requires_grad_(trains)
         for slot in ("rank_gate", "module_gate"):
             gate = getattr(self, slot)
@@ -114,17 +115,17 @@ class MaskedAdapter(nn.Module):
 
         Both need the same masks. A state dict holds the values for each of them.
         """
-        self.values_a = other.values_a
-        self.values_b = other.values_b
+        self.lora_A = other.lora_A
+        self.lora_B = other.lora_B
         self._shares_values = True
 
     def own_values(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """Undo `share_values`: take copies of the values, and return each after its original."""
         if not self._shares_values:
             return []
-        shared = (self.values_a, self.values_b)
+        shared = (self.lora_A, self.lora_B)
         copies = [nn.Parameter(p.detach().clone(), p.requires_grad) for p in shared]
-        self.values_a, self.values_b = copies
+        self.lora_A, self.lora_B = copies
         self._shares_values = False
         return list(zip(shared, copies, strict=True))
 
@@ -162,7 +163,7 @@ class MaskedAdapter(nn.Module):
 
     def stored(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Values of A and of B, gates multiplied in, and both indices: what products take."""
-        return self.values_a, self.gated_b(), self.index_a, self.index_b
+        return self.lora_A, self.gated_b(), self.index_a, self.index_b
 
     def gated_b(self) -> Tensor:
         """The values of B with both gates multiplied in; the parameter itself if there are none.
@@ -170,11 +171,11 @@ class MaskedAdapter(nn.Module):
         A gate costs one product per value of B, however many tokens follow.
         """
         rank_gate = self.rank_gate if self.training else self.steady_gate
-        return self._gated(self.values_b, rank_gate, self.module_gate)
+        return self._gated(self.lora_B, rank_gate, self.module_gate)
 
     def steady_b(self) -> Tensor:
         """The same with the gates of evaluation."""
-        return self._gated(self.values_b, self.steady_gate, self.module_gate)
+        return self._gated(self.lora_B, self.steady_gate, self.module_gate)
 
     def _gated(self, values: Tensor, rank_gate: Gate, module_gate: Gate) -> Tensor:
         if rank_gate is not None:
@@ -194,10 +195,10 @@ class MaskedAdapter(nn.Module):
         Where the values are sharded (FSDP2), they are gathered: all ranks have to call it.
         """
         d, k = self.shape
-        dtype = dtype or self.values_a.dtype
+        dtype = dtype or self.lora_A.dtype
         gates = [g if g is None else whole(g) for g in (self.steady_gate, self.module_gate)]
-        b = self._gated(whole(self.values_b).to(dtype), *gates)
-        a = dense_factor(whole(self.values_a), self.index_a, (self.r, k), dtype)
+        b = self._gated(whole(self.lora_B).to(dtype), *gates)
+        a = dense_factor(whole(self.lora_A), self.index_a, (self.r, k), dtype)
         b = dense_factor(b, self.index_b, (self.r, d), dtype)
         return a, b.t().contiguous()
 
@@ -224,22 +225,29 @@ class MaskedAdapter(nn.Module):
             rows = torch.arange(d, device=columns.device).unsqueeze(1)
             return rows, columns[self.index_b.t().long()].reshape(d, -1)
         (d, k), r = self.shape, self.r
-        a = dense_factor(torch.ones_like(self.values_a), self.index_a, (r, k), torch.float32)
-        b = dense_factor(torch.ones_like(self.values_b), self.index_b, (r, d), torch.float32)
+        a = dense_factor(torch.ones_like(self.lora_A), self.index_a, (r, k), torch.float32)
+        b = dense_factor(torch.ones_like(self.lora_B), self.index_b, (r, d), torch.float32)
         rows, columns = (b.t() @ a > 0).nonzero(as_tuple=True)
         return (rows, columns) if 2 * rows.numel() <= d * k else None
 
     def extra_repr(self) -> str:
         """What `print` shows."""
         gates = [n for n in ("rank_gate", "module_gate") if getattr(self, n) is not None]
-        values = self.values_a.numel() + self.values_b.numel()
+        values = self.lora_A.numel() + self.lora_B.numel()
         return ", ".join([f"r={self.r}", f"values={values}", f"scale={self.scale:g}", *gates])
+
+
+def _take_old_names(adapter: MaskedAdapter, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Take values by the names they had in version 0.1.0, where single elements lay in a line."""
+    for old, new in (("values_a", "lora_A"), ("values_b", "lora_B")):
+        if (values := state.pop(f"{prefix}{old}", None)) is not None:
+            state[f"{prefix}{new}"] = values.unsqueeze(1) if values.dim() == 1 else values
 
 
 def _copy_shared(adapter: MaskedAdapter, state: dict[str, Tensor], prefix: str, _: Any) -> None:
     """Give a state dict its own copies of shared values: safetensors refuses shared memory."""
     if adapter._shares_values:
-        for name in ("values_a", "values_b"):
+        for name in ("lora_A", "lora_B"):
             state[prefix + name] = state[prefix + name].clone()
 
 

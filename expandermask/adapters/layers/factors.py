@@ -9,10 +9,11 @@ layout     when                     values                   index
 =========  =======================  =======================  ================================
 regular    every row keeps d        (n, d)                   (d, n): ranks, smallest integers
 lines      rows are kept whole      (kept, r)                (kept,): rows
-elements   anything else            (entries,)               (entries,): places in (r, n)
+elements   anything else            (entries, 1)             (entries,): places in (r, n)
 =========  =======================  =======================  ================================
 
-The layout is read off the two tensors' dimensions.
+The layout is read off the two tensors' shapes. Values are a matrix in each, because programs that
+group parameters take one of one dimension for a bias.
 """
 
 from __future__ import annotations
@@ -29,31 +30,49 @@ from expandermask.masks.plan import Support
 Shape = tuple[int, ...]
 
 
-def value_shape(support: Support) -> Shape:
+def value_shape(support: Support) -> tuple[int, int]:
     """The shape of the values of a factor with this mask."""
-    if isinstance(support, BiregularGraph):
-        return support.n1, support.d1
-    degrees = support.left_degrees
-    if degrees[0] > 0 and degrees.min() == degrees.max():
-        return support.n1, int(degrees[0])
-    if np.isin(degrees, (0, support.n2)).all():
+    if _is_regular(support):
+        return support.n1, support.num_edges // support.n1
+    if _keeps_lines(support):
         return support.num_edges // support.n2, support.n2
+    return support.num_edges, 1
+
+
+def stored_shape(support: Support) -> Shape:
+    """The shape of the values in this library's files: of single elements (entries,)."""
+    if _is_regular(support) or _keeps_lines(support):
+        return value_shape(support)
     return (support.num_edges,)
 
 
 def index_of(support: Support) -> Tensor:
     """Where the values sit, in the layout of `value_shape`."""
-    shape = value_shape(support)
-    if len(shape) == 2 and shape[0] == support.n1:
+    if _is_regular(support):
         rows = support.neighbors if isinstance(support, BiregularGraph) else support.rights
-        ranks = rows.reshape(shape).T.copy()
+        ranks = rows.reshape(value_shape(support)).T.copy()
         return torch.from_numpy(ranks).to(index_dtype(support.n2))
     assert not isinstance(support, BiregularGraph)
-    if len(shape) == 2:
+    if _keeps_lines(support):
         return torch.from_numpy(np.flatnonzero(support.left_degrees).astype(np.int32))
     places = support.rights.astype(np.int64) * support.n1 + support.lefts
     small = support.n1 * support.n2 <= 2**31
     return torch.from_numpy(places.astype(np.int32 if small else np.int64))
+
+
+def _is_regular(support: Support) -> bool:
+    """Whether every row keeps equally many."""
+    if isinstance(support, BiregularGraph):
+        return True
+    degrees = support.left_degrees
+    return bool(0 < degrees.min() == degrees.max())
+
+
+def _keeps_lines(support: Support) -> bool:
+    """Whether rows are kept whole or not at all."""
+    if isinstance(support, BiregularGraph):
+        return support.d1 == support.n2
+    return bool(np.isin(support.left_degrees, (0, support.n2)).all())
 
 
 def index_dtype(r: int) -> torch.dtype:
@@ -88,9 +107,9 @@ def dense_factor(
     values = values.to(dtype)
     if index.dim() == 2:
         return dense.scatter_(0, index.int(), values.t())
-    if values.dim() == 2:
+    if values.shape[1] == shape[0]:  # of rank 1 the two layouts are one
         return dense.index_copy_(1, index.long(), values.t())
-    dense.view(-1).scatter_(0, index, values)
+    dense.view(-1).scatter_(0, index, values.squeeze(1))
     return dense
 
 
@@ -101,16 +120,16 @@ def gather_values(dense: Tensor, index: Tensor, like: Tensor) -> Tensor:
     """
     if index.dim() == 2:
         return dense.gather(0, index.int()).t().to(like.dtype)
-    if like.dim() == 2:
+    if like.shape[1] == dense.shape[0]:
         return dense.index_select(1, index).t().to(like.dtype)
-    return dense.reshape(-1).gather(0, index).to(like.dtype)
+    return dense.reshape(-1).gather(0, index).unsqueeze(1).to(like.dtype)
 
 
 def ranks_of(values: Tensor, index: Tensor, n: int) -> Tensor | None:
     """The rank each value belongs to, int64 in the shape of ``values``; None if whole lines."""
     if index.dim() == 2:
         return index.t().long()
-    return None if values.dim() == 2 else index.long() // n
+    return None if values.shape[1] > 1 else index.long().unsqueeze(1) // n
 
 
 def columns_by_rank(index: Tensor, r: int) -> Tensor | None:

@@ -69,7 +69,7 @@ def test_every_adapter_has_a_folder_and_inactive_ones_keep_their_values(tmp_path
     folders = sorted(f.name for f in (tmp_path / "checkpoint-1" / "masks").iterdir())
     assert folders == ["default", "second"]
     stored = load_file(tmp_path / "checkpoint-1" / "model.safetensors")
-    assert any("adapters.second.values_b" in key for key in stored)
+    assert any("adapters.second.lora_B" in key for key in stored)
     fresh = bert()
     load_adapter(fresh, tmp_path / "checkpoint-1" / "masks" / "second", name="second")
     assert same(values(fresh, "second"), before)

@@ -37,7 +37,7 @@ def test_values_are_cut_along_features_and_indices_are_not(ranks: Ranks) -> None
     sizes = {"0.A": 33, "0.B": 69, "2.A": 69, "2.B": 33}
     for place, n in sizes.items():
         module, side = place.split(".")
-        name = f"{module}.adapters.default.values_{side.lower()}"
+        name = f"{module}.adapters.default.lora_{side}"
         for found in (first[name], second[name]):
             assert found[:3] == (True, "(Shard(dim=0),)", (n, 2))
             assert found[4], "no gradient"
