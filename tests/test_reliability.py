@@ -81,6 +81,99 @@ def test_interrupted_saves(tmp_path):
     assert calls.index("fsync") < calls.index("replace") < len(calls) - 1
 
 
+PEFT_TEST = """
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, get_peft_model
+
+
+def adapted(kind, **options):
+    model = torch.nn.Sequential(torch.nn.Linear(16, 16))
+    return get_peft_model(model, kind(target_modules=["0"], **options))
+
+
+@pytest.mark.parametrize("kind", [LoraConfig, IA3Config])
+@pytest.mark.parametrize("options", [{}, {"r": 6}, {"use_dora": True}, {"alpha": 1}])
+def test_forward(kind, options):
+    assert adapted(kind, **options)(torch.ones(1, 16)).shape == (1, 16)
+
+
+def test_starts_off_zero():
+    model = adapted(LoraConfig, init_lora_weights=False)
+    after = model(torch.ones(1, 16))
+    with model.disable_adapter():
+        assert not torch.allclose(after, model(torch.ones(1, 16)))
+
+
+def test_name():
+    assert LoraConfig.__name__ == "LoraConfig"
+
+
+def test_skipped():
+    if LoraConfig.__name__ != "LoraConfig":
+        pytest.skip("another config")
+
+
+def test_message():
+    with pytest.raises(ValueError, match="should be a positive integer value but the value passed"):
+        adapted(LoraConfig, r=0)
+"""
+PEFT_HELPERS = "def hub_online_once(): pass\ndef load_dataset_english_quotes(): pass\n"
+
+
+def peft_tests(folder: Path, least_run: int = 1) -> tuple[int, dict]:
+    """The record of a folder that has one file of tests."""
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(FOLDER)!r})\n"
+        "import peft_tests\n"
+        "peft_tests.NEEDED = ()\n"
+        "peft_tests.FILES = ('test_config',)\n"
+        f"peft_tests.LEAST_RUN = {least_run}\n"
+        "sys.exit(peft_tests.main())\n"
+    )
+    command = [sys.executable, "-c", program, "--results", str(folder)]
+    command += ["--work", str(folder / "work"), str(folder / "tests")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode < 2, done.stderr
+    return done.returncode, json.loads((folder / "peft_tests.json").read_text())
+
+
+@pytest.mark.slow
+def test_peft_tests(tmp_path):
+    """Every kind of outcome; passing alone is a success; what was passed is not to be lacking."""
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "testing_utils.py").write_text(PEFT_HELPERS)
+    (tests / "test_config.py").write_text(PEFT_TEST)
+    code, found = peft_tests(tmp_path)
+    assert code == 1
+    assert found["outcomes"] == {"failed": 3, "lacking": 1, "not run": 1, "passed": 3}
+    assert found["failed for a message alone"] == 1
+    cases = found["tests"]["test_config"]
+    assert cases["test_forward"].keys() > {
+        "passed, r 8 -> 8",
+        "passed, r 6 -> 4",
+        "lacking: use_dora",
+    }
+    assert list(cases["test_skipped"]) == ["failed: skipped with XoraConfig alone: another config"]
+
+    text = PEFT_TEST.partition("def test_name")[0]
+    (tests / "test_config.py").write_text(text)
+    assert peft_tests(tmp_path)[0] == 0
+    assert peft_tests(tmp_path, least_run=4)[0] == 1
+    (tests / "test_config.py").write_text(text.replace("init_lora_weights=False", "use_dora=True"))
+    code, found = peft_tests(tmp_path)
+    assert code == 1
+    assert found["passed before, lacking now"] == ["test_config::test_starts_off_zero[]"]
+
+
+def test_peft_tests_says_what_it_needs(tmp_path):
+    done = run(tmp_path, "peft_tests", str(tmp_path))
+    assert done.returncode == 2
+    assert "pip install" in done.stderr or "pip download" in done.stderr
+
+
 @pytest.mark.slow
 def test_resume(tmp_path):
     found = record(tmp_path, "resume", "--times", "0.1", "--jobs", "2")
