@@ -34,6 +34,7 @@ from expandermask.adapters.report import (
     parameter_report,
     residual_norms,
 )
+from expandermask.adapters.training.groups import parameter_groups
 
 if TYPE_CHECKING:
     from expandermask.adapters.training.callback import AdapterCallback, SmallCheckpoints
@@ -62,6 +63,7 @@ __all__ = [
     "import_peft",
     "load_adapter",
     "merge",
+    "parameter_groups",
     "parameter_report",
     "residual_norms",
     "save_adapter",

@@ -226,9 +226,10 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
         """The base's output plus the updates of the active adapters that are not merged."""
         if self.disable_adapters and self.merges:
             self.unmerge()
-        if not self.running():
+        adapters = self.running()
+        if not adapters:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        return super().forward(x)
+        return self.updated(x, adapters)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the updates of the active, or the named, adapters to the base weight.

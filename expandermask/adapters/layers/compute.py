@@ -1,11 +1,13 @@
 """What an adapted module computes: its base's output plus the update of every running adapter.
 
-Four ways to one result, chosen call by call:
+Six ways to one result, chosen call by call:
 
 - the base alone, where no adapter runs;
 - the CPU kernel, where it is available and faster (`set_backend`);
 - one product with W + scale * B A, for many tokens in float32 and wider;
-- the update added to whatever the base gives, which works with every base.
+- the update added to whatever the base gives, which works with every base;
+- for a few tokens, as in decoding, the update gathered value by value, without a dense factor;
+- plain operations, for `torch.func` and forward mode, which take derivatives of every operation.
 """
 
 from __future__ import annotations
@@ -16,16 +18,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from expandermask.adapters.layers import kernel
 from expandermask.adapters.layers.adapter import MaskedAdapter
 from expandermask.adapters.layers.factors import dense_factor, gather_values
+from expandermask.adapters.layers.plain import (
+    differentiable_gradients,
+    gathered_update,
+    plain_update,
+)
 from expandermask.errors import InvalidInputError
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 BACKENDS = ("auto", "portable")
+_FEW = 4
+"""For up to r / (4 * left_degree) tokens gathering was measured to be faster than dense factors."""
 
 
 def set_backend(name: str) -> None:
@@ -64,10 +73,8 @@ def adapted_linear(base: nn.Module, adapters: Sequence[MaskedAdapter], x: Tensor
     out = _at_once(base, adapters[0], rows) if len(adapters) == 1 else None
     if out is None:
         out = base(rows)
-        # What a plain layer gave is read by nothing else, so it may be written over.
-        private = is_plain_linear(base)
         for adapter in adapters:
-            out = _with_update(out, rows, adapter, inplace=private)
+            out = _with_update(out, rows, adapter, base)
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
@@ -84,17 +91,33 @@ def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: T
     out = out.reshape(-1, shape[-1])
     for adapter in adapters:
         table = (adapter.shape[1], padding)
-        out = MaskedUpdate.apply(out, flat, *adapter.stored(), adapter.r, adapter.scale, table)
+        factors = (*adapter.stored(), adapter.r, adapter.scale, table)
+        update = plain_update if _is_transformed() else MaskedUpdate.apply
+        out = update(out, flat, *factors)
     return out.view(shape)
 
 
-def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, *, inplace: bool) -> Tensor:
+def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, base: nn.Module) -> Tensor:
     """``y`` (tokens, d) plus one adapter's update for inputs ``rows`` (tokens, k)."""
-    x = functional.dropout(rows, adapter.dropout, adapter.training).to(y.dtype)
+    x = rows
+    if adapter.training and adapter.dropout:
+        x = functional.dropout(rows, adapter.dropout)
+    x = x.to(y.dtype)
     factors = (*adapter.stored(), adapter.r, adapter.scale)
+    if _is_transformed():
+        return plain_update(y, x, *factors)
+    index_a, index_b, r = factors[2:5]
+    if index_a.dim() == index_b.dim() == 2 and _FEW * len(x) * len(index_a) <= r:
+        return gathered_update(y, x, *factors)
     if _chosen == "auto" and kernel.supports(x, *factors[:4], y=y):
-        return kernel.masked_update(y, x, *factors, inplace=inplace)
+        # What a plain layer gave is read by nothing else, so it may be written over.
+        return kernel.masked_update(y, x, *factors, inplace=is_plain_linear(base))
     return MaskedUpdate.apply(y, x, *factors)  # type: ignore[no-any-return]
+
+
+def _is_transformed() -> bool:
+    """Whether `torch.func` or forward mode takes derivatives of the operations themselves."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _at_once(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor | None:
@@ -102,10 +125,12 @@ def _at_once(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor | 
 
     Not for a subclass of nn.Linear or of its weight (quantized), a base with hooks or a replaced
     forward, an unfrozen base, under autocast, or with dropout, which falls on the update's input
-    alone. Without the kernel, nor for few tokens or half precision (see `MaskedAffine`).
+    alone. Without the kernel, nor for half precision (see `MaskedAffine`).
     """
     if (
-        not is_plain_linear(base)
+        len(rows) < kernel.LEAST_TOKENS
+        or _is_transformed()
+        or not is_plain_linear(base)
         or rows.dtype != base.weight.dtype
         or (adapter.training and adapter.dropout)
         or any(parameter.requires_grad for parameter in base.parameters())
@@ -184,11 +209,16 @@ class MaskedUpdate(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of y, x and both values, each only where it is asked for."""
         x, h, values_a, values_b, index_a, index_b = ctx.saved_tensors
         need_y, need_x, need_a, need_b = ctx.needs_input_grad[:4]
+        if torch.is_grad_enabled():
+            factors = (values_a, values_b, index_a, index_b, ctx.r, ctx.scale)
+            found = differentiable_gradients(
+                (need_x, need_a, need_b), grad, x, *factors, table=ctx.table
+            )
+            return grad if need_y else None, *found, *(None,) * 5
         grad_x = grad_a = grad_b = None
         with torch.autocast(grad.device.type, enabled=False):
             if need_b:
@@ -237,11 +267,14 @@ class MaskedAffine(torch.autograd.Function):
         return functional.linear(x, torch.addmm(weight, b.t(), a), bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x and both values, each only where it is asked for."""
         x, values_a, values_b, weight, index_a, index_b = ctx.saved_tensors
-        need_x, need_a, need_b = ctx.needs_input_grad[:3]
+        need_x, need_a, need_b = needed = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            factors = (values_a, values_b, index_a, index_b, ctx.r, ctx.scale)
+            found = differentiable_gradients(needed, grad, x, *factors, weight=weight)
+            return *found, *(None,) * 6
         grad_x = grad_a = grad_b = None
         d, k = weight.shape
         with torch.autocast(grad.device.type, enabled=False):

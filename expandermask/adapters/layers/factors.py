@@ -103,8 +103,8 @@ def dense_factor(
     values: Tensor, index: Tensor, shape: tuple[int, int], dtype: torch.dtype
 ) -> Tensor:
     """The dense factor, transposed: (r, n) = ``shape``, with ``values`` in place and zeros else."""
-    dense = torch.zeros(shape, dtype=dtype, device=values.device)
     values = values.to(dtype)
+    dense = values.new_zeros(shape)
     if index.dim() == 2:
         return dense.scatter_(0, index.int(), values.t())
     if values.shape[1] == shape[0]:  # of rank 1 the two layouts are one

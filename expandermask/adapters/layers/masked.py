@@ -67,8 +67,12 @@ class AdaptedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The base's output for ``x``, features (..., k) or numbers (...), plus the updates."""
+        return self.updated(x, self.running())
+
+    def updated(self, x: Tensor, adapters: Sequence[MaskedAdapter]) -> Tensor:
+        """The base's output for ``x`` plus the updates of these ``adapters``."""
         compute = adapted_embedding if self.is_embedding else adapted_linear
-        return compute(getattr(self, self.base_name), self.running(), x)
+        return compute(getattr(self, self.base_name), adapters, x)
 
     def adapter(self, name: str) -> MaskedAdapter:
         """One adapter by its name."""

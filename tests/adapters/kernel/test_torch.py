@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from expandermask.adapters.layers.kernel import available, masked_update
-from tests.adapters.kernel.cases import Case, make
+from tests.adapters.kernel.cases import Case, dense, make
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel does not run here")
 DTYPES = [torch.float32, torch.bfloat16]
@@ -83,13 +83,21 @@ def test_y_is_left_alone_where_it_is_no_temporary() -> None:
         assert torch.equal(y, before)
 
 
-def test_a_second_derivative_is_refused() -> None:
+def test_gradients_have_gradients() -> None:
     case = make(20, 16, 16, 4)
-    out = masked_update(*case.leaves, *case.rest)
-    weights = torch.ones_like(out, requires_grad=True)
-    (grad,) = torch.autograd.grad(out, case.leaves[2], weights, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+    leaves = [leaf.detach().double().requires_grad_() for leaf in case.leaves]
+    index_a, index_b, r, scale = case.rest
+    a, b = dense(leaves[2], index_a, r), dense(leaves[3], index_b, r)
+    products = leaves[0] + scale * leaves[1] @ a @ b.T
+    seconds = []
+    for out, of in ((masked_update(*case.leaves, *case.rest), case.leaves), (products, leaves)):
+        grads = torch.autograd.grad(out.pow(3).sum(), of, create_graph=True)
+        penalty = sum(grad.pow(2).sum() for grad in grads)
+        seconds.append(torch.autograd.grad(penalty, of))
+    for found, wanted in zip(*seconds, strict=True):
+        torch.testing.assert_close(
+            found.double(), wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max()
+        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,10 +6,11 @@ portable functions of `expandermask.adapters.layers.compute` do the same work.
 
 from expandermask.adapters.layers.kernel.launch import available
 from expandermask.adapters.layers.kernel.update import (
+    LEAST_TOKENS,
     check_index,
     masked_linear,
     masked_update,
     supports,
 )
 
-__all__ = ["available", "check_index", "masked_linear", "masked_update", "supports"]
+__all__ = ["LEAST_TOKENS", "available", "check_index", "masked_linear", "masked_update", "supports"]

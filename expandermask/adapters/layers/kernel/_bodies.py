@@ -1,5 +1,10 @@
 """The kernel as numba compiles it: what each thread does, down to LLVM's vectors of 16 floats.
 
+Plain numba loops over tiles of 64 tokens do the same in two thirds of the statements, but LLVM
+makes no shuffles of their transposes. A training step then takes 0.87 of a LoRA step's time for a
+BERT of 6x384 and 0.83 at 12x768, where this kernel takes 0.77 at both, and a step without adapters
+0.71 and 0.74 (r = 64, Xeon with AVX-512, one thread, medians of paired ratios).
+
 Everything compiled is in this one file: numba looks at one file to see whether what it cached is
 still right. Read it from the end. A *body* is the C callback that a thread runs. It takes blocks of
 16 tokens by 16 features through two *passes*, which are written in LLVM's language by llvmlite.

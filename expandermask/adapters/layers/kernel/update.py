@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import Parameter, functional
 
 from expandermask.adapters.layers.kernel.launch import available, run, usable
+from expandermask.adapters.layers.plain import differentiable_gradients
 from expandermask.errors import InvalidInputError
 
 LEAST_TOKENS, LEAST_ENTRIES = 16, 2**16
@@ -47,7 +47,7 @@ def masked_update(
     """y + scale * x A' B', with A (r, k) and B (d, r) held as values and indices.
 
     Computes what `MaskedUpdate` does, with products accumulated in float32, on CPUs where
-    `supports` says so. Gradients flow to y, x and both values, once; they and the output are the
+    `supports` says so. Gradients flow to y, x and both values; they and the output are the
     same bits on any number of threads. O(tokens * left_degree * (k + d)) time; kept for backward
     are x, the values, the indices, and x A' in float32.
 
@@ -194,11 +194,15 @@ class _KernelUpdate(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of y, x and both values, each only where it is asked for."""
         weight, x, *saved = ctx.saved_tensors
-        need_y, need_x, *wanted = ctx.needs_input_grad[:4]
+        need_y, *needed = ctx.needs_input_grad[:4]
+        if torch.is_grad_enabled():
+            factors = (*saved[1:], ctx.r, ctx.scale)
+            found = differentiable_gradients(needed, grad, x, *factors, weight=weight)
+            return grad if need_y else None, *found, *(None,) * 7
+        need_x, *wanted = needed
         grads: list[Tensor | None] = [None] * 3
         if need_x or any(wanted):
             grad_x = x.new_empty(x.shape if need_x else 0)
