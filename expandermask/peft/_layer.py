@@ -269,7 +269,8 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
     def set_scale(self, adapter: str, scale: float) -> None:
         """Make an adapter's scale ``scale`` times what its config gives, if it is in this layer.
 
-        The config keeps its own scale, and so does what is saved of the adapter.
+        `export_peft` and merging use the changed scale. The config keeps its own, and with it what
+        `save_pretrained` and `save_adapter` write.
         """
         for name in self.having([adapter]):
             one = cast(XoraAdapter, self.adapter(name))
