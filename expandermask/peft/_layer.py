@@ -7,7 +7,7 @@ those of every `AdaptedLayer`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from expandermask.inspection.xora_folder import is_mark_of, mask_mark, seed_in
 from expandermask.masks.places import placed_modules
 from expandermask.masks.plan import MaskPair, MaskPlan
 from expandermask.peft._config import XoraConfig
+from expandermask.peft._mixed import add_updates_by_row, require_rows
 
 
 class XoraAdapter(MaskedAdapter):
@@ -59,6 +60,12 @@ class XoraAdapter(MaskedAdapter):
         for slot, gate in (("rank_gate", self.steady_gate), ("module_gate", self.module_gate)):
             if gate is not None and f"{prefix}{slot}" not in destination:
                 destination[f"{prefix}{slot}"] = gate.detach()
+
+    @property
+    def configured_scale(self) -> float:
+        """The scale that the config gives, whatever it has been multiplied by since."""
+        pair = self.attached.plans[self.name][self.place]
+        return self.attached.xora_config(self.name).adapter_config().scale_of(pair)
 
     def has_masks_of(self, mark: bytes) -> bool:
         """Whether values with this mark were trained on the masks the adapter has."""
@@ -222,10 +229,19 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
         """Names of the adapters that are merged into the base's weight."""
         return list(self.merged)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The base's output plus the updates of the active adapters that are not merged."""
+    def forward(
+        self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any
+    ) -> Tensor:
+        """The base's output plus the updates of the active adapters that are not merged.
+
+        With ``adapter_names``, one for each row of the batch, plus the updates of those instead.
+        """
         if self.disable_adapters and self.merges:
             self.unmerge()
+        if adapter_names is not None and not self.disable_adapters:
+            require_rows(self, x, adapter_names)
+            out = self.base_layer(x, *args, **kwargs)
+            return add_updates_by_row(self, out, x, adapter_names)
         adapters = self.running()
         if not adapters:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
@@ -250,6 +266,29 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
         for name in self.having([adapter_name]):
             cast(XoraAdapter, self.adapter(name)).attached.plans.pop(name, None)
         super().delete_adapter(adapter_name)
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Make an adapter's scale ``scale`` times what its config gives, if it is in this layer.
+
+        `export_peft` and merging use the changed scale. The config keeps its own, and with it what
+        `save_pretrained` and `save_adapter` write.
+        """
+        for name in self.having([adapter]):
+            one = cast(XoraAdapter, self.adapter(name))
+            one.scale = scale * one.configured_scale
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiply the scales of the active adapters."""
+        for name in self.having(self.active_adapters):
+            self.adapter(name).scale *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Divide the scales of the active adapters; without a divisor, undo all such changes."""
+        for name in self.having(self.active_adapters):
+            if scale is None:
+                self.set_scale(name, 1)
+            else:
+                self.adapter(name).scale /= scale
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The dense update of one adapter, scale included, laid out as the base weight is."""

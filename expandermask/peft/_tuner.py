@@ -40,6 +40,8 @@ from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape, target_shape, targets_of_rank
 from expandermask.peft._config import XORA, XoraConfig
 from expandermask.peft._layer import PeftAttachment, XoraAdapter, XoraLayer
+from expandermask.peft._mixed import adapters_by_row
+from expandermask.peft._weighted import fill_sum, require_summable, sum_config
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
@@ -280,24 +282,62 @@ class XoraModel(BaseTuner):
         """Whether PEFT can convert the adapter: not if it is on an embedding."""
         return not any(layer.is_embedding for layer in attachment(self.model).layers.values())
 
-    # -- what PEFT has for LoRA and not here -----------------------------------------------------
+    # -- several adapters ------------------------------------------------------------------------
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Refuse ``adapter_names``, which PEFT would otherwise drop without a word."""
-        if kwargs.get("adapter_names") is not None:
-            raise AdapterError(
-                "adapter_names (several adapters in one batch) is not supported by XoRA; run the "
-                "batch once per adapter, with set_adapter between"
-            )
-        yield
+        """Let a PeftModel take ``adapter_names``, an adapter or "__base__" for each row."""
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        with adapters_by_row(self.model, names, kwargs.get("num_beams") or 1):
+            yield
 
-    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """Not possible: always raises `AdapterError`."""
-        raise AdapterError(
-            "add_weighted_adapter is not supported by XoRA: the sum of updates under different "
-            "masks has no such mask; activate both adapters, or merge both into the base"
-        )
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "cat",
+        **_: Any,
+    ) -> None:
+        """Add an adapter whose update is exactly the weighted sum of the others' updates.
+
+        Its rank is the sum of theirs, its scale is 1, and all entries of A and B are kept: it has
+        as many values as a dense LoRA of that rank. It is not active yet, and what the others learn
+        later does not change it. A module that one of them saves is copied. Nothing happens if
+        there is an adapter of that name, as PEFT has it.
+
+        Parameters
+        ----------
+        adapters : list of str
+            The adapters to add up.
+        weights : list of float
+            The factor on the update of each; negative ones subtract.
+        adapter_name : str
+            What the sum is called.
+        combination_type : {"cat"}
+            PEFT's other ways are not exact, or give another adapter than the sum; their options
+            have no meaning here.
+
+        Raises
+        ------
+        AdapterError
+            An unknown adapter, another number of weights, another ``combination_type``, or a module
+            that several of the adapters save.
+        """
+        if adapter_name in self.peft_config:
+            return
+        attached = _attachment(self.model)
+        require_summable(attached, adapters, weights, combination_type)
+        self.peft_config[adapter_name] = sum_config(attached, adapters)
+        try:
+            self.inject_adapter(self.model, adapter_name)
+        except BaseException:
+            del self.peft_config[adapter_name]
+            raise
+        fill_sum(attached, adapter_name, adapters, weights)
 
 
 def _attachment(model: nn.Module) -> PeftAttachment:

@@ -15,7 +15,6 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from expandermask.errors import AdapterError
 from tests.adapters.models import bits, same
 from tests.peft.cases import CASES, Case, frozen, layers, outputs, stir, train
 
@@ -381,18 +380,6 @@ def test_a_deep_copy_is_independent(case: Case) -> None:
     model.unmerge_adapter()
     assert same(frozen(model), frozen(twin))
     assert not close(case.out(model), case.out(twin), 1e-3)
-
-
-def test_adapter_names_in_one_batch_are_refused(case: Case) -> None:
-    model = case.adapted()
-    with pytest.raises(AdapterError, match=r"adapter_names .* is not supported by XoRA"):
-        model(case.inputs, adapter_names=["default"] * len(case.inputs))
-
-
-def test_add_weighted_adapter_is_refused(case: Case) -> None:
-    model = case.adapted()
-    with pytest.raises(AdapterError, match="add_weighted_adapter is not supported"):
-        model.add_weighted_adapter(["default"], [1.0], "sum")
 
 
 def test_no_layer_is_put_around_a_layer(case: Case) -> None:
