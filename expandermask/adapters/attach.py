@@ -123,6 +123,8 @@ def attach(
             modules_to_save=config.modules_to_save,
             r=config.r,
             left_degree=config.left_degree,
+            rank_pattern=config.rank_pattern,
+            infeasible=config.infeasible,
             rng=same_seed(rng),
             progress=progress,
         )
@@ -335,7 +337,7 @@ def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) ->
         return AdapterConfig.of_plan(plan)
     if not isinstance(config, AdapterConfig):
         raise InvalidInputError(f"config must be an AdapterConfig, got {config!r:.80}")
-    if (config.r, config.left_degree) != (plan.r, plan.left_degree):
+    if not config.fits({place: pair.r for place, pair in plan.items()}, plan.left_degree):
         raise AdapterError(
             f"config has r={config.r}, left_degree={config.left_degree}, and the plan r={plan.r}, "
             f"left_degree={plan.left_degree}; they must agree"
@@ -389,7 +391,7 @@ def new_adapter(
     weight = weight_of(base)
     return kind(
         pair,
-        scale=config.scale_of(pair),
+        scale=config.scale_of(place, pair),
         dropout=config.lora_dropout,
         seed=derive_seed(plan.seed, place, "A", "values"),
         device=weight.device,

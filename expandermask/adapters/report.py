@@ -19,6 +19,7 @@ from expandermask.adapters.layers.factors import index_of
 from expandermask.masks.adapter_file import adapter_metadata
 from expandermask.masks.peft_file import PEFT_METADATA, export_metadata, factor_shapes, peft_name
 from expandermask.masks.plan import MaskPlan
+from expandermask.masks.targets import grouped
 from expandermask.safetensors_header import TensorShape, float32_file_size
 
 VALUE_BYTES = 4
@@ -44,13 +45,14 @@ class AdapterCost:
 
 @dataclass(frozen=True)
 class ParameterReport:
-    """Costs of a masked adapter and of dense LoRA of the same rank on the same modules.
+    """Costs of a masked adapter and of dense LoRA of the same ranks on the same modules.
 
     ``print`` shows a table; `to_dict` gives plain numbers.
     """
 
     modules: int
     r: int
+    """The largest rank of a module."""
     left_degree: int | None
     """None where the masks are not of one degree."""
     masked: AdapterCost
@@ -62,6 +64,9 @@ class ParameterReport:
     plan without a model, if all of its modules are linear."""
     compact_export_bytes: int
     """The same with ``compact=True``."""
+    adjusted: dict[str, str]
+    """What was done to modules that have no masks of the rank asked for, if the plan was made so by
+    ``infeasible``; empty for plans that were read from a file."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
@@ -89,6 +94,8 @@ class ParameterReport:
             f"export_peft writes {self.export_bytes:,} bytes, "
             f"with compact=True {self.compact_export_bytes:,}"
         )
+        if self.adjusted:
+            lines.append(f"no masks of the rank asked for: {grouped(self.adjusted)}")
         return "\n".join(lines)
 
 
@@ -141,7 +148,7 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
     dense: dict[str, TensorShape] = {
         peft_name(place, side): shape
         for place, pair in plan.items()
-        for side, shape in (("A", (plan.r, pair.shape[1])), ("B", (pair.shape[0], plan.r)))
+        for side, shape in (("A", (pair.r, pair.shape[1])), ("B", (pair.shape[0], pair.r)))
     }
     written = export_metadata(plan, config.to_dict())
     exports = [
@@ -158,6 +165,7 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
         saved_values=saved_values,
         export_bytes=exports[0],
         compact_export_bytes=exports[1],
+        adjusted=dict(plan.adjusted),
     )
 
 

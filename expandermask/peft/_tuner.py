@@ -174,11 +174,9 @@ class XoraModel(BaseTuner):
     ) -> MaskPlan:
         """The plan, of which a module is a part that only a state dict names."""
         plan = attached.plans[adapter_name]
-        if place not in plan and config.mask_plan is None:
+        if place not in {**plan, **plan.adjusted} and config.mask_plan is None:
             extra = config.make_plan({place: _shape(self.model, place, target)}, plan.seed)
-            plan = MaskPlan(
-                {**plan, **extra}, r=plan.r, left_degree=plan.left_degree, seed=plan.seed
-            )
+            plan = plan.with_masks({**plan, **extra}, left_degree=plan.left_degree)
             attached.plans[adapter_name] = plan
         return plan
 
@@ -334,8 +332,7 @@ def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
         targets_of_rank(
             model,
             exclude_modules=config.exclude_modules or (),
-            r=config.r,
-            left_degree=config.left_degree,
+            ranks=config.ranks,
             modules_to_save=[*saved, *(config.modules_to_save or ())],
         )
     )
