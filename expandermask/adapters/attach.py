@@ -386,6 +386,8 @@ def new_adapter(
     plan: MaskPlan,
     config: AdapterConfig,
     kind: type[Kind] = MaskedAdapter,  # type: ignore[assignment]
+    *,
+    zero: bool = True,
 ) -> Kind:
     """The adapter of one module, with its first values: they follow from the plan's seed."""
     weight = weight_of(base)
@@ -397,6 +399,7 @@ def new_adapter(
         device=weight.device,
         dtype=value_dtype(weight),
         embedding=isinstance(base, nn.Embedding),
+        zero=zero,
     )
 
 

@@ -72,6 +72,10 @@ class Attachment(ABC):
     def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
         """Say that an adapter has other masks; its layers have got them already."""
 
+    def biases(self, name: str) -> dict[str, Tensor]:
+        """The base's biases that train with an adapter, by full name; `attach` has none."""
+        return {}
+
     def drop(self, place: str, name: str) -> None:
         """Take an adapter off one module."""
         del self.layers[place].adapters[name]

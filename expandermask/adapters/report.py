@@ -58,7 +58,7 @@ class ParameterReport:
     masked: AdapterCost
     lora: AdapterCost
     saved_values: int
-    """Trainable values of the modules to save, which either adapter would add."""
+    """Trainable values of modules to save and of biases, which either adapter would add."""
     export_bytes: int
     """Exact size of the tensor file of `export_peft` without modules to save, values float32; for a
     plan without a model, if all of its modules are linear."""
@@ -144,7 +144,7 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
             for head in adapter.heads.values()
             for p in head.parameters()
             if p.is_floating_point()
-        )
+        ) + sum(bias.numel() for bias in attachment(subject).biases(name).values())
     dense: dict[str, TensorShape] = {
         peft_name(place, side): shape
         for place, pair in plan.items()

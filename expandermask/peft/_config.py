@@ -58,10 +58,13 @@ as a stock LoRA folder.
 """
 """What the model card of a folder says: PEFT writes one without a word of the import it needs."""
 
+_BIASES = ("none", "all", "xora_only", "lora_only")
 _LATER: dict[str, object] = {
     "mask_plan": None,
     "rank_pattern": [],
     "alpha_pattern": [],
+    "bias": "none",
+    "init_lora_weights": True,
     "infeasible": "error",
 }
 """Fields that are not always written, and the values that mean nothing."""
@@ -91,6 +94,11 @@ class XoraConfig(LoraFields):
         As in ``peft.LoraConfig``.
     rank_pattern, alpha_pattern : dict
         As in ``peft.LoraConfig``.
+    bias : {"none", "all", "xora_only"}
+        Which biases of the base train: none, all, or those of the adapted modules. "lora_only" is
+        another word for the last. They are saved with the adapter.
+    init_lora_weights : bool
+        False draws both factors at random, so that the update is not zero at first.
     infeasible : {"error", "nearest", "skip"}
         What to do with modules that have no masks of their rank; see `AdapterConfig`.
     mask_method : str
@@ -130,6 +138,8 @@ class XoraConfig(LoraFields):
     modules_to_save: list[str] | None = None
     rank_pattern: Patterns[int] = field(default_factory=dict)
     alpha_pattern: Patterns[float] = field(default_factory=dict)
+    bias: str = "none"
+    init_lora_weights: bool = True
     infeasible: str = "error"
     mask_method: str = "auto"
     mask_seed: int | None = None
@@ -147,6 +157,13 @@ class XoraConfig(LoraFields):
         if self.mask_method not in METHODS:
             raise InvalidInputError(
                 f"mask_method must be one of {METHODS}, got {self.mask_method!r}"
+            )
+        if self.bias not in _BIASES:
+            raise InvalidInputError(f"bias must be one of {_BIASES}, got {self.bias!r}")
+        if not isinstance(self.init_lora_weights, bool):
+            raise InvalidInputError(
+                f"init_lora_weights={self.init_lora_weights!r} is not supported by XoraConfig, "
+                "which takes only True and False; use peft.LoraConfig for other first values"
             )
         if self.mask_seed is not None:
             self.mask_seed = draw_seed(self.mask_seed)

@@ -93,6 +93,11 @@ def save_adapter(
     name, adapter = attachment(model).adapter(name)
     if not adapter.plan.without_empty():
         raise AdapterError(f"no module of {name!r} has a term left, so there is nothing to save")
+    if attachment(model).biases(name):
+        raise AdapterError(
+            f"{name!r} trains biases of the base, for which this format has no place; call the "
+            "PeftModel's save_pretrained, or export_peft"
+        )
     tensors: dict[str, Tensor] = {}
     for key, tensor in adapter_tensors(model, name).items():
         gathered = whole(tensor.detach())  # on every rank, in the same order
