@@ -6,6 +6,7 @@ Everything is checked before anything is changed: a refusal leaves the model as 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -46,6 +47,7 @@ from expandermask.masks.places import (
     unwrapped,
 )
 from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.masks.ranks import unmatched
 
 Kind = TypeVar("Kind", bound=MaskedAdapter)
 
@@ -128,6 +130,7 @@ def attach(
             rng=same_seed(rng),
             progress=progress,
         )
+        _warn_of_unmatched(config, [*plan, *plan.adjusted])
     else:
         plan = adapter
         config = _config_for(plan, config, rng)
@@ -325,6 +328,13 @@ def require_free(model: nn.Module, name: str) -> None:
 def _require_unmerged(model: nn.Module) -> None:
     if any(layer.merges for layer in masked_layers(model).values()):
         raise AdapterError("adapters are merged into the model; call unmerge(model) first")
+
+
+def _warn_of_unmatched(config: AdapterConfig, names: list[str]) -> None:
+    """Say which parts of the patterns are for no module, as PEFT does."""
+    for field in ("rank_pattern", "alpha_pattern"):
+        if keys := unmatched(getattr(config, field), names):
+            warnings.warn(f"{field} matches no module with {keys}", stacklevel=3)
 
 
 def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) -> AdapterConfig:

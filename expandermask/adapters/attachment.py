@@ -230,7 +230,9 @@ def mask_hashes(model: nn.Module) -> dict[str, str]:
     """A hash of the plan and scale of every adapter on ``model``, by name; of no values."""
     found = {}
     for name, adapter in attachment(model).adapters.items():
-        described = [adapter.plan.to_json(), adapter.config.lora_alpha, adapter.config.scaling]
+        config = adapter.config
+        scale = [config.lora_alpha, config.scaling, *config.alpha_pattern]
+        described = [adapter.plan.to_json(), *scale]
         found[name] = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     return found
 

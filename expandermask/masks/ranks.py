@@ -119,6 +119,14 @@ def by_pattern(pattern: Pattern[T], name: str, default: T) -> T:
     return next(found, default)
 
 
+def unmatched(pattern: Pattern[T], names: Iterable[str]) -> list[str]:
+    """The regular expressions of a pattern that match none of these names."""
+    names = tuple(names)
+    return [
+        key for key in dict(pattern) if not any(by_pattern({key: True}, n, False) for n in names)
+    ]
+
+
 def check_pattern(
     field: str, pattern: Any, check: Callable[[str, object], T]
 ) -> tuple[tuple[str, T], ...]:

@@ -93,6 +93,13 @@ def test_exported_and_imported(config: AdapterConfig, compact: bool, tmp_path: P
     torch.testing.assert_close(again(x), model(x))
 
 
+@pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern"])
+def test_patterns_for_no_module_are_warned_of(field: str) -> None:
+    config = AdapterConfig(r=8, target_modules=["0"], **{field: {"0": 4, "1": 4, "00": 4}})
+    with pytest.warns(UserWarning, match=rf"{field} matches no module with \['1', '00'\]"):
+        attach(stack(), config, rng=0)
+
+
 def test_skipped_modules_stay_plain() -> None:
     model = stack()
     with pytest.warns(UserWarning, match="skipped, as r=16"):

@@ -124,12 +124,14 @@ def test_modules_may_have_ranks_of_their_own(name: str, tmp_path: Path) -> None:
         assert ranks["0"] <= 4
         assert ranks["2"] <= 2
         assert {place: len(own) for place, own in policy.active().items()} == {"0": 4, "2": 2}
-    policy.finish()
-    expected = model.eval()(data(3)[0])
-    save_adapter(model, tmp_path)
-    detach(model)
-    load_adapter(model, tmp_path)
-    torch.testing.assert_close(model(data(3)[0]), expected)
+    for stage in ("trained", "finished"):
+        if stage == "finished":
+            policy.finish()
+        save_adapter(model, tmp_path / stage)
+        loaded = net(4)
+        detach(loaded)
+        load_adapter(loaded, tmp_path / stage)
+        torch.testing.assert_close(loaded.eval()(data(3)[0]), model.eval()(data(3)[0]))
 
 
 @pytest.mark.parametrize("degree", [2, 4])

@@ -296,7 +296,10 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile, dtype: str | N
     ours = {place: (pair.a.digest, pair.b.digest) for place, pair in kept.items()}
     masks = file.document.masks.items()
     theirs = {place: (pair.a.sha256, pair.b.sha256) for place, pair in masks}
-    scales = [(config.lora_alpha, config.scaling) for config in (record.config, file.config)]
+    scales = [
+        (config.lora_alpha, config.scaling, config.alpha_pattern)
+        for config in (record.config, file.config)
+    ]
     if ours != theirs or scales[0] != scales[1]:
         raise AdapterError(
             f"the model has another adapter attached as {name!r} (its plan or scale differ from "
