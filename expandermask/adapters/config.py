@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from expandermask.errors import FileFormatError, InvalidInputError, check_intege
 from expandermask.files import require_fields
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.masks.plan import MaskPair, MaskPlan
-from expandermask.masks.ranks import Pattern, by_pattern, check_infeasible, check_pattern
+from expandermask.masks.ranks import Pattern, by_pattern, check_infeasible, check_pattern, exactly
 from expandermask.masks.targets import Names
 
 SCALINGS = ("matched", "paper")
@@ -117,12 +116,12 @@ class AdapterConfig:
     @classmethod
     def of_plan(cls, plan: MaskPlan) -> AdapterConfig:
         """The config of a plan that comes without one: its ranks, degree and modules."""
-        lower = {f"^{re.escape(name)}": pair.r for name, pair in plan.items() if pair.r < plan.r}
+        lower = {name: pair.r for name, pair in plan.items() if pair.r < plan.r}
         return cls(
             r=plan.r,
             left_degree=plan.left_degree,
             target_modules=tuple(plan),
-            rank_pattern=lower,
+            rank_pattern=exactly(lower),
         )
 
     def fits(self, ranks: Mapping[str, int], left_degree: int | None) -> bool:

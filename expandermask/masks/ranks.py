@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 from typing import Any, TypeVar
 
@@ -115,8 +116,18 @@ def check_infeasible(value: object) -> None:
 
 def by_pattern(pattern: Pattern[T], name: str, default: T) -> T:
     """The value for a name, matched as PEFT's ``rank_pattern`` and ``alpha_pattern`` are."""
-    found = (v for key, v in dict(pattern).items() if re.match(rf"(.*\.)?({key})$", name))
+    found = (value for key, value in dict(pattern).items() if _ending(key).match(name))
     return next(found, default)
+
+
+def exactly(values: Mapping[str, T]) -> dict[str, T]:
+    """The pattern that has each of these values for one whole name."""
+    return {f"^{re.escape(name)}": value for name, value in values.items()}
+
+
+@lru_cache(maxsize=2**14)
+def _ending(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({key})$")
 
 
 def unmatched(pattern: Pattern[T], names: Iterable[str]) -> list[str]:

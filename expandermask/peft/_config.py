@@ -70,6 +70,7 @@ _LATER: dict[str, object] = {
 """Fields that are not always written, and the values that mean nothing."""
 
 Patterns = dict[str, T] | list[tuple[str, T]] | None
+"""Numbers by regular expressions for the ends of names, in the order in which they are tried."""
 Names = str | list[str] | set[str] | None
 """Module names as PEFT takes them: one regular expression, or a list of name endings."""
 
@@ -77,6 +78,8 @@ Names = str | list[str] | set[str] | None
 @dataclass
 class XoraConfig(LoraFields):
     """Masked LoRA for ``peft.get_peft_model``: the fields of `AdapterConfig` under PEFT's names.
+
+    Every other field of ``peft.LoraConfig`` is accepted at the value that means nothing.
 
     Parameters
     ----------
@@ -93,7 +96,7 @@ class XoraConfig(LoraFields):
     exclude_modules, layers_to_transform, layers_pattern, modules_to_save
         As in ``peft.LoraConfig``.
     rank_pattern, alpha_pattern : dict
-        As in ``peft.LoraConfig``.
+        As in ``peft.LoraConfig``: another rank or lora_alpha for modules whose names match.
     bias : {"none", "all", "xora_only"}
         Which biases of the base train: none, all, or those of the adapted modules. "lora_only" is
         another word for the last. They are saved with the adapter.
@@ -115,7 +118,7 @@ class XoraConfig(LoraFields):
     Raises
     ------
     InvalidInputError
-        A value out of range, or ``layers_to_transform`` and ``layers_pattern`` used otherwise than
+        A value out of range, a field of LoRA that XoRA has not, or ``layers_to_transform`` and ``layers_pattern`` used otherwise than
         PEFT can use them.
 
     Examples
