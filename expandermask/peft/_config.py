@@ -118,8 +118,8 @@ class XoraConfig(LoraFields):
     Raises
     ------
     InvalidInputError
-        A value out of range, a field of LoRA that XoRA has not, or ``layers_to_transform`` and ``layers_pattern`` used otherwise than
-        PEFT can use them.
+        A value out of range; a field of LoRA that XoRA has not; or ``layers_to_transform`` and
+        ``layers_pattern`` used otherwise than PEFT can use them.
 
     Examples
     --------
