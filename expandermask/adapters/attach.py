@@ -6,6 +6,7 @@ Everything is checked before anything is changed: a refusal leaves the model as 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -46,6 +47,7 @@ from expandermask.masks.places import (
     unwrapped,
 )
 from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.masks.ranks import unmatched
 
 Kind = TypeVar("Kind", bound=MaskedAdapter)
 
@@ -123,9 +125,12 @@ def attach(
             modules_to_save=config.modules_to_save,
             r=config.r,
             left_degree=config.left_degree,
+            rank_pattern=config.rank_pattern,
+            infeasible=config.infeasible,
             rng=same_seed(rng),
             progress=progress,
         )
+        _warn_of_unmatched(config, [*plan, *plan.adjusted])
     else:
         plan = adapter
         config = _config_for(plan, config, rng)
@@ -325,6 +330,13 @@ def _require_unmerged(model: nn.Module) -> None:
         raise AdapterError("adapters are merged into the model; call unmerge(model) first")
 
 
+def _warn_of_unmatched(config: AdapterConfig, names: list[str]) -> None:
+    """Say which parts of the patterns are for no module, as PEFT does."""
+    for field in ("rank_pattern", "alpha_pattern"):
+        if keys := unmatched(getattr(config, field), names):
+            warnings.warn(f"{field} matches no module with {keys}", stacklevel=3)
+
+
 def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) -> AdapterConfig:
     """The config beside a given plan, the default one if none was given."""
     if not isinstance(plan, MaskPlan):
@@ -335,7 +347,7 @@ def _config_for(plan: object, config: AdapterConfig | None, rng: RandomState) ->
         return AdapterConfig.of_plan(plan)
     if not isinstance(config, AdapterConfig):
         raise InvalidInputError(f"config must be an AdapterConfig, got {config!r:.80}")
-    if (config.r, config.left_degree) != (plan.r, plan.left_degree):
+    if not config.fits({place: pair.r for place, pair in plan.items()}, plan.left_degree):
         raise AdapterError(
             f"config has r={config.r}, left_degree={config.left_degree}, and the plan r={plan.r}, "
             f"left_degree={plan.left_degree}; they must agree"
@@ -384,17 +396,20 @@ def new_adapter(
     plan: MaskPlan,
     config: AdapterConfig,
     kind: type[Kind] = MaskedAdapter,  # type: ignore[assignment]
+    *,
+    zero: bool = True,
 ) -> Kind:
     """The adapter of one module, with its first values: they follow from the plan's seed."""
     weight = weight_of(base)
     return kind(
         pair,
-        scale=config.scale_of(pair),
+        scale=config.scale_of(place, pair),
         dropout=config.lora_dropout,
         seed=derive_seed(plan.seed, place, "A", "values"),
         device=weight.device,
         dtype=value_dtype(weight),
         embedding=isinstance(base, nn.Embedding),
+        zero=zero,
     )
 
 

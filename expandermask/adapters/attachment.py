@@ -72,6 +72,10 @@ class Attachment(ABC):
     def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
         """Say that an adapter has other masks; its layers have got them already."""
 
+    def biases(self, name: str) -> dict[str, Tensor]:
+        """The base's biases that train with an adapter, by full name; `attach` has none."""
+        return {}
+
     def drop(self, place: str, name: str) -> None:
         """Take an adapter off one module."""
         del self.layers[place].adapters[name]
@@ -226,7 +230,9 @@ def mask_hashes(model: nn.Module) -> dict[str, str]:
     """A hash of the plan and scale of every adapter on ``model``, by name; of no values."""
     found = {}
     for name, adapter in attachment(model).adapters.items():
-        described = [adapter.plan.to_json(), adapter.config.lora_alpha, adapter.config.scaling]
+        config = adapter.config
+        scale = [config.lora_alpha, config.scaling, *config.alpha_pattern]
+        described = [adapter.plan.to_json(), *scale]
         found[name] = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     return found
 

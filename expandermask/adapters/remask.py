@@ -90,7 +90,7 @@ def change_masks(
     for change in changes:  # nothing from here on can fail
         _apply(change, optimizer)
     for place, own in owned.items():
-        own.scale = config.scale_of(plan[place])
+        own.scale = config.scale_of(place, plan[place])
     attachment(model).replace(name, plan, config)
 
 
@@ -185,7 +185,8 @@ def _apply(change: _Change, optimizer: Optimizer | None) -> None:
 def _require_same_modules(own: MaskPlan, plan: object) -> None:
     if not isinstance(plan, MaskPlan):
         raise InvalidInputError(f"plan must be a MaskPlan, got {plan!r:.80}")
-    if plan.r != own.r or list(plan) != list(own):
+    same_ranks = [pair.r for pair in plan.values()] == [pair.r for pair in own.values()]
+    if not same_ranks or list(plan) != list(own):
         odd = sorted(set(plan) ^ set(own))[:1]
         raise AdapterError(
             f"the new plan must be for the adapter's {len(own)} modules with r={own.r}, got "

@@ -19,6 +19,7 @@ from expandermask.adapters.layers.factors import index_of
 from expandermask.masks.adapter_file import adapter_metadata
 from expandermask.masks.peft_file import PEFT_METADATA, export_metadata, factor_shapes, peft_name
 from expandermask.masks.plan import MaskPlan
+from expandermask.masks.targets import grouped
 from expandermask.safetensors_header import TensorShape, float32_file_size
 
 VALUE_BYTES = 4
@@ -44,24 +45,28 @@ class AdapterCost:
 
 @dataclass(frozen=True)
 class ParameterReport:
-    """Costs of a masked adapter and of dense LoRA of the same rank on the same modules.
+    """Costs of a masked adapter and of dense LoRA of the same ranks on the same modules.
 
     ``print`` shows a table; `to_dict` gives plain numbers.
     """
 
     modules: int
     r: int
+    """The largest rank of a module."""
     left_degree: int | None
     """None where the masks are not of one degree."""
     masked: AdapterCost
     lora: AdapterCost
     saved_values: int
-    """Trainable values of the modules to save, which either adapter would add."""
+    """Trainable values of modules to save and of biases, which either adapter would add."""
     export_bytes: int
     """Exact size of the tensor file of `export_peft` without modules to save, values float32; for a
     plan without a model, if all of its modules are linear."""
     compact_export_bytes: int
     """The same with ``compact=True``."""
+    adjusted: dict[str, str]
+    """What was done to modules that have no masks of the rank asked for, if the plan was made so by
+    ``infeasible``; empty for plans that were read from a file."""
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values."""
@@ -89,6 +94,8 @@ class ParameterReport:
             f"export_peft writes {self.export_bytes:,} bytes, "
             f"with compact=True {self.compact_export_bytes:,}"
         )
+        if self.adjusted:
+            lines.append(f"no masks of the rank asked for: {grouped(self.adjusted)}")
         return "\n".join(lines)
 
 
@@ -137,11 +144,11 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
             for head in adapter.heads.values()
             for p in head.parameters()
             if p.is_floating_point()
-        )
+        ) + sum(bias.numel() for bias in attachment(subject).biases(name).values())
     dense: dict[str, TensorShape] = {
         peft_name(place, side): shape
         for place, pair in plan.items()
-        for side, shape in (("A", (plan.r, pair.shape[1])), ("B", (pair.shape[0], plan.r)))
+        for side, shape in (("A", (pair.r, pair.shape[1])), ("B", (pair.shape[0], pair.r)))
     }
     written = export_metadata(plan, config.to_dict())
     exports = [
@@ -158,6 +165,7 @@ def parameter_report(subject: MaskPlan | nn.Module, *, name: str | None = None) 
         saved_values=saved_values,
         export_bytes=exports[0],
         compact_export_bytes=exports[1],
+        adjusted=dict(plan.adjusted),
     )
 
 

@@ -192,7 +192,7 @@ class ALoRA(Policy):
             n: sum(own.values()) / len(own) for n, own in scores.items() if own and n not in lost
         }
         takers = sorted(means, key=lambda name: -means[name])
-        free = {n: first_ranks(self._masks[n], self._masks.r) & ~active[n] for n in takers}
+        free = {n: first_ranks(self._masks[n], self._masks[n].r) & ~active[n] for n in takers}
         caps = {name: int(own.sum()) for name, own in free.items()}
         if count and not any(caps.values()):
             return

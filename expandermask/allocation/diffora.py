@@ -262,20 +262,22 @@ class DiffoRA(Policy):
 
     def _arrange(self, *, afresh: bool = False) -> None:
         """Give every module the adapter it has in the search, or by the selection."""
-        owned, whole = self._in_hand(), torch.ones(self._masks.r, dtype=torch.bool)
+        owned = self._in_hand()
         _own_copies(owned.values(), self._optimizer)
-        masks, terms = self._masks, dict.fromkeys(self._masks, whole)
+        masks = self._masks
+        nothing = {p: first_ranks(pair, 0) for p, pair in masks.items()}
+        terms = {p: ~none for p, none in nothing.items()}
         groups: list[list[str]] = []
         if not self._searching:
             left = [p for p, on in self.modules().items() if not on]
             groups = _alike(left, self._masks) if self.share_rank is not None else []
-            terms |= dict.fromkeys(left, ~whole)
+            terms |= {p: nothing[p] for p in left}
             terms |= {
                 p: first_ranks(masks[own[0]], self.share_rank or 0) for own in groups for p in own
             }
             pairs = {**masks} | {p: masks[own[0]] for own in groups for p in own}
-            masks = MaskPlan(pairs, r=masks.r, left_degree=None, seed=masks.seed)
-        for now in (dict.fromkeys(masks, ~whole), terms) if afresh else (terms,):
+            masks = masks.with_masks(pairs, left_degree=None)
+        for now in (nothing, terms) if afresh else (terms,):
             resize(self._model_in_hand(), masks, now, name=self._name, optimizer=self._optimizer)
         if afresh:
             self._forget(owned.values())
@@ -322,11 +324,11 @@ def _own_copies(
 
 
 def _alike(places: Iterable[str], plan: MaskPlan) -> list[list[str]]:
-    """Modules of one shape whose names differ only in the layer's number."""
-    groups: dict[tuple[str, Shape], list[str]] = {}
+    """Modules of one shape and rank whose names differ only in the layer's number."""
+    groups: dict[tuple[str, Shape, int], list[str]] = {}
     for place in places:
         parts = place.split(".")
         number = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
         kind = ".".join(part for i, part in enumerate(parts) if i != number)
-        groups.setdefault((kind, plan[place].shape), []).append(place)
+        groups.setdefault((kind, plan[place].shape, plan[place].r), []).append(place)
     return list(groups.values())

@@ -15,7 +15,6 @@ from expandermask.adapters.remask import changeable
 from expandermask.allocation.resize import restricted, swap_masks
 from expandermask.allocation.terms import Terms
 from expandermask.errors import AdapterError
-from expandermask.masks.plan import MaskPlan
 
 
 @torch.no_grad()
@@ -75,12 +74,10 @@ def prune(model: nn.Module, *, name: str | None = None) -> dict[str, int]:
         if place not in left:
             attached.drop(place, name)
     same = {place: adapter.plan[place] for place in left}
-    plan = MaskPlan(
-        same, r=adapter.plan.r, left_degree=adapter.plan.left_degree, seed=adapter.plan.seed
-    )
+    plan = adapter.plan.with_masks(same, left_degree=adapter.plan.left_degree)
     attached.replace(name, plan, adapter.config)
     if left != same:
-        swap_masks(model, MaskPlan(left, r=plan.r, left_degree=None, seed=plan.seed), name=name)
+        swap_masks(model, plan.with_masks(left, left_degree=None), name=name)
     return {place: len(left[place].used_ranks) if place in left else 0 for place in owned}
 
 

@@ -39,7 +39,7 @@ def resize(
     pairs = {place: restricted(pair, terms[place]) for place, pair in masks.items()}
     swap_masks(
         model,
-        MaskPlan(pairs, r=masks.r, left_degree=None, seed=masks.seed),
+        masks.with_masks(pairs, left_degree=None),
         name=name,
         optimizer=optimizer,
     )
@@ -53,7 +53,9 @@ def swap_masks(
     name, adapter = attachment(model).adapter(name)
     config = replace(adapter.config, left_degree=plan.left_degree)
     owned = changeable(model, name)
-    ratios = {place: own.scale / config.scale_of(plan[place]) for place, own in owned.items()}
+    ratios = {
+        place: own.scale / config.scale_of(place, plan[place]) for place, own in owned.items()
+    }
     _multiply_b(owned, ratios)
     try:
         change_masks(model, plan, name=name, optimizer=optimizer)
@@ -83,6 +85,6 @@ def _without(support: Support, kept: Tensor) -> BipartiteGraph:
 
 def first_ranks(pair: MaskPair, count: int) -> Tensor:
     """The first ranks at which both masks keep something: bool, shape (r,), at most ``count``."""
-    kept = torch.zeros(pair.a.n2, dtype=torch.bool)
+    kept = torch.zeros(pair.r, dtype=torch.bool)
     kept[torch.from_numpy(pair.used_ranks[:count])] = True
     return kept

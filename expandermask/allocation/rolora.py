@@ -225,7 +225,7 @@ class ROLoRA(Policy):
         policy = self._sparsifier(number)
         pairs = [restricted(pair, terms[place]) for place, pair in self._masks.items()]
         values = sum(len(as_bipartite(side).lefts) for pair in pairs for side in (pair.a, pair.b))
-        policy.check_state(inner, policy.state_shapes(values, len(pairs) * self._masks.r))
+        policy.check_state(inner, policy.state_shapes(values, sum(pair.r for pair in pairs)))
 
     def _check(self, plan: MaskPlan) -> None:
         if self.target_rank > plan.r:
@@ -254,7 +254,7 @@ class ROLoRA(Policy):
         for place, kept in self._inner.active().items():
             scores = torch.where(kept, worth[place].double(), -math.inf)
             staying = torch.from_numpy(best(scores.numpy(), min(int(kept.sum()), ranks[place])))
-            room = first_ranks(self._masks[place], self._masks.r) & ~staying
+            room = first_ranks(self._masks[place], self._masks[place].r) & ~staying
             free = room.nonzero().flatten()[: ranks[place] - int(staying.sum())]
             stay[place] = staying
             new[place] = torch.zeros_like(staying).index_fill_(0, free, True)

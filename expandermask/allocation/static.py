@@ -80,4 +80,4 @@ def plan_of_ranks(plan: MaskPlan, ranks: Mapping[str, int]) -> MaskPlan:
             pairs[place] = restricted(pair, first_ranks(pair, rank))
     if not pairs:
         raise InvalidInputError(f"nothing is left of {len(plan)} modules; give at least one a rank")
-    return MaskPlan(pairs, r=plan.r, left_degree=None, seed=plan.seed)
+    return plan.with_masks(pairs, left_degree=None)

@@ -188,7 +188,8 @@ def _outcome(
     densities: Mapping[str, tuple[float, float]] | None,
     kept: str,
 ) -> ModuleOutcome:
-    draws = 1 if kept == "rows" else plan.r
+    rank = plan[name].r if name in plan else plan.r
+    draws = 1 if kept == "rows" else rank
     expected = None if densities is None else _expected(densities, name, shape, draws)
     if name not in plan:
         return ModuleOutcome(shape, *shape, None, expected)

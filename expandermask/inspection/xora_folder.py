@@ -15,6 +15,7 @@ from expandermask.errors import FileFormatError, InvalidInputError, NotProvedErr
 from expandermask.files import parse_json, reading, require_fields
 from expandermask.masks.peft_file import CONFIG_NAME
 from expandermask.masks.plan import MaskPair, MaskPlan
+from expandermask.masks.ranks import Ranks, exactly
 from expandermask.safetensors_header import Entry, Header
 
 _TENSOR = re.compile(
@@ -30,6 +31,8 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "left_degree": int,
     "mask_method": str,
     "mask_seed": int,
+    "rank_pattern": list,
+    "infeasible": str,
 }
 
 
@@ -108,7 +111,8 @@ def _plan(config: dict[str, Any], modules: dict[str, dict[str, Entry]]) -> MaskP
     if stored is not None:
         is_text = isinstance(stored, str)
         return MaskPlan.from_json(stored) if is_text else MaskPlan.from_dict(stored)
-    kept = {name: value for name, value in config.items() if name in _FIELDS}
+    unused = {"rank_pattern": [], "infeasible": "error"}
+    kept = unused | {name: value for name, value in config.items() if name in _FIELDS}
     fields = require_fields(kept, _FIELDS, f"{CONFIG_NAME} of a XoRA adapter")
     sizes = {name: (t["lora_B"].shape, t["lora_A"].shape) for name, t in modules.items()}
     for name, shapes in sizes.items():
@@ -117,10 +121,14 @@ def _plan(config: dict[str, Any], modules: dict[str, dict[str, Entry]]) -> MaskP
                 f"the values of {name!r:.200} have shapes {shapes}; both must have "
                 f"left_degree={fields['left_degree']} columns, as {CONFIG_NAME} says"
             )
+    targets = {name: (b[0], a[0]) for name, (b, a) in sizes.items()}
     try:
+        asked = Ranks(*(fields[n] for n in ("r", "left_degree", "rank_pattern", "infeasible")))
+        ranks, _ = asked.settle(targets)
         return MaskPlan.for_shapes(
-            {name: (b[0], a[0]) for name, (b, a) in sizes.items()},
-            r=fields["r"],
+            targets,
+            r=max(ranks.values()),
+            rank_pattern=exactly(ranks),
             left_degree=fields["left_degree"],
             method=fields["mask_method"],
             rng=fields["mask_seed"],

@@ -50,6 +50,11 @@ class DeclaredPair:
     b: DeclaredMask
 
     @property
+    def r(self) -> int:
+        """The rank of the module."""
+        return self.a.n2
+
+    @property
     def shape(self) -> Shape:
         """(d, k), the shape of the module's weight update."""
         return self.b.n1, self.a.n1
@@ -75,7 +80,7 @@ def declared_masks(data: object) -> dict[str, DeclaredPair]:
     Raises
     ------
     FileFormatError
-        A field is missing, unknown or of a wrong type, sizes that no graph has, or a mask that is
+        A field is missing, unknown or of a wrong type, sizes that no graph has, or masks that are
         not of the plan's r and left_degree.
     TooLargeError
         Masks that are larger than any that is read from a file, or than the memory.
@@ -98,8 +103,12 @@ def declared_masks(data: object) -> dict[str, DeclaredPair]:
         what = f"plan module {name!r:.200}"
         entry = require_fields(entry, {"A": dict, "B": dict}, what)
         pairs[name] = DeclaredPair(*_masks(entry, name))
-        for mask in (pairs[name].a, pairs[name].b):
-            _require_plan(mask, fields["r"], fields["left_degree"], what)
+        _require_alike(pairs[name], fields["left_degree"], what)
+    largest = max((pair.r for pair in pairs.values()), default=fields["r"])
+    if fields["r"] != largest:
+        raise FileFormatError(
+            f"r must be the largest rank of a plan's masks, {largest}, got {fields['r']!s:.40}"
+        )
     every = [mask for pair in pairs.values() for mask in (pair.a, pair.b)]
     draws = sum(mask.num_draws for mask in every)
     if draws > FILE_DRAWS:
@@ -129,11 +138,15 @@ def _masks(entry: dict[str, Any], name: str) -> Iterator[DeclaredMask]:
         yield DeclaredMask(recipe.n1, recipe.n2, edges, found["sha256"], recipe)
 
 
-def _require_plan(mask: DeclaredMask, r: int, left_degree: int | None, what: str) -> None:
-    """The mask has the plan's rank, and its degree if the plan has one."""
-    degree = None if mask.recipe is None else mask.recipe.d1
-    if mask.n2 != r or left_degree not in (degree, None):
+def _require_alike(pair: DeclaredPair, left_degree: int | None, what: str) -> None:
+    """Both masks of a module have one rank, and the plan's degree if the plan has one."""
+    if pair.a.n2 != pair.b.n2:
         raise FileFormatError(
-            f"{what}: a mask of n2={mask.n2} and d1={degree} is not of rank r={r!s:.40} and "
-            f"left_degree={left_degree!s:.40}"
+            f"{what}: its masks must have one rank n2, got {pair.a.n2} and {pair.b.n2}"
         )
+    for mask in (pair.a, pair.b):
+        degree = None if mask.recipe is None else mask.recipe.d1
+        if left_degree not in (degree, None):
+            raise FileFormatError(
+                f"{what}: a mask of d1={degree} is not of left_degree={left_degree!s:.40}"
+            )

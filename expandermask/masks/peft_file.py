@@ -100,5 +100,5 @@ def export_metadata(plan: MaskPlan, config: Mapping[str, Any]) -> dict[str, str]
     ``config`` has the fields of an `AdapterConfig`.
     """
     pairs = {place: plan[place] for place in written_ranks(plan)}
-    kept = MaskPlan(pairs, r=plan.r, left_degree=plan.left_degree, seed=plan.seed)
+    kept = plan.with_masks(pairs, left_degree=plan.left_degree)
     return PEFT_METADATA | {PLAN_KEY: kept.to_json(), CONFIG_KEY: json.dumps(config)}

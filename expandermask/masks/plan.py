@@ -10,9 +10,9 @@ whole rows and columns kept, go through the same plan (`MaskPlan.from_masks`) an
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +23,8 @@ from expandermask.certificates import Certificate, certify
 from expandermask.certificates.certify import is_proved_ramanujan
 from expandermask.errors import (
     FileFormatError,
-    InfeasibleShapeError,
     InvalidInputError,
     check_size,
-    divisors_between,
-    nearest_multiples,
 )
 from expandermask.files import (
     document_body,
@@ -47,9 +44,10 @@ from expandermask.masks.declared import (
     declared_masks,
     plan_fields,
 )
+from expandermask.masks.ranks import Pattern, Ranks
 from expandermask.masks.supports_json import Support as Support
 from expandermask.masks.supports_json import read_supports, write_support
-from expandermask.masks.targets import Names, Shape, targets_of_rank
+from expandermask.masks.targets import Names, Shape, grouped, targets_of_rank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,6 +68,11 @@ class MaskPair:
         return self.b.n1, self.a.n1
 
     @property
+    def r(self) -> int:
+        """The rank of the module: right vertices of both masks."""
+        return self.a.n2
+
+    @property
     def used_ranks(self) -> NDArray[np.int64]:
         """The ranks at which both masks keep something, ascending: all of biregular ones."""
         degrees = [
@@ -88,9 +91,10 @@ class MaskPlan(Mapping[str, MaskPair]):
     """Masks for a whole model: a mapping from module name to `MaskPair`.
 
     Build one with `for_model` or `for_shapes`; every graph in it is then a `BiregularGraph` that is
-    proved Ramanujan, of rank r and the left degree, and has a recipe. `from_masks` takes any masks;
-    they are held as `BipartiteGraph`, and ``left_degree`` is None. Saved plans hold recipes and
-    hashes, and indices only of masks without a recipe.
+    proved Ramanujan, of the left degree, and has a recipe. `from_masks` takes any masks; they are
+    held as `BipartiteGraph`, and ``left_degree`` is None. Modules may have ranks of their own
+    (`MaskPair.r`); ``r`` is the largest. Saved plans hold recipes and hashes, and indices only of
+    masks without a recipe.
 
     Examples
     --------
@@ -106,18 +110,16 @@ class MaskPlan(Mapping[str, MaskPair]):
         self, pairs: Mapping[str, MaskPair], *, r: int, left_degree: int | None, seed: int
     ) -> None:
         for name, pair in pairs.items():
-            for graph in (pair.a, pair.b):
-                if isinstance(graph, BiregularGraph):
-                    _require_sound(name, graph, r, left_degree)
-                elif graph.n2 != r or left_degree is not None:
-                    raise InvalidInputError(
-                        f"plan module {name!r}: {graph} must have r={r} right vertices, and no "
-                        f"left_degree, got {left_degree}"
-                    )
+            _require_sound(name, pair, left_degree)
+        ranks = {pair.r for pair in pairs.values()}
+        if ranks and max(ranks) != r:
+            raise InvalidInputError(f"no mask of the plan is of rank r={r}; give r={max(ranks)}")
         self._pairs = dict(pairs)
         self.r = r
         self.left_degree = left_degree
         self.seed = seed
+        self.adjusted: dict[str, str] = {}
+        """What ``infeasible`` did to modules without masks of the rank asked for; not saved."""
 
     @classmethod
     def for_model(
@@ -129,6 +131,8 @@ class MaskPlan(Mapping[str, MaskPair]):
         modules_to_save: Iterable[str] = (),
         r: int = 64,
         left_degree: int = 2,
+        rank_pattern: Pattern[int] = (),
+        infeasible: str = "error",
         method: str = "auto",
         rng: RandomState = None,
         progress: bool = False,
@@ -150,6 +154,12 @@ class MaskPlan(Mapping[str, MaskPair]):
             Rank of the adapters.
         left_degree : int
             Entries kept in each column of A and each row of B, at least 2.
+        rank_pattern : mapping of str to int
+            Ranks of modules that are to have another one, by regular expressions for the ends of
+            their names. The first that matches counts, as in PEFT.
+        infeasible : {"error", "nearest", "skip"}
+            What to do with modules of which no masks have the rank: raise, take the largest lower
+            rank that works, or leave them out. One warning and ``adjusted`` say what was done.
         method : str
             How the masks are made, as in `ramanujan_graph`: "auto" takes near-optimal designs,
             "random" uniform graphs.
@@ -170,12 +180,18 @@ class MaskPlan(Mapping[str, MaskPair]):
             model,
             target_modules,
             exclude_modules,
-            r=check_size("r", r),
-            left_degree=check_size("left_degree", left_degree),
+            ranks=Ranks(r, left_degree, rank_pattern, infeasible),
             modules_to_save=modules_to_save,
         )
         return cls.for_shapes(
-            shapes, r=r, left_degree=left_degree, method=method, rng=rng, progress=progress
+            shapes,
+            r=r,
+            left_degree=left_degree,
+            rank_pattern=rank_pattern,
+            infeasible=infeasible,
+            method=method,
+            rng=rng,
+            progress=progress,
         )
 
     @classmethod
@@ -185,26 +201,42 @@ class MaskPlan(Mapping[str, MaskPair]):
         *,
         r: int = 64,
         left_degree: int = 2,
+        rank_pattern: Pattern[int] = (),
+        infeasible: str = "error",
         method: str = "auto",
         rng: RandomState = None,
         progress: bool = False,
     ) -> MaskPlan:
         """A plan for named (d, k) weight shapes; see `for_model`."""
-        r, left_degree = check_size("r", r), check_size("left_degree", left_degree)
-        sizes = {
-            (name, side): check_size(f"shape of {name!r}", size)
-            for name, shape in shapes.items()
-            for side, size in zip("BA", _two(name, shape), strict=True)
-        }
-        _require_feasible(sizes, r, left_degree)
+        ranks = Ranks(r, left_degree, rank_pattern, infeasible)
+        checked = {name: _checked_shape(name, shape) for name, shape in shapes.items()}
+        own, adjusted = ranks.settle(checked)
         seed = draw_seed(rng)
-        bar = tqdm(sizes.items(), desc="certified masks", disable=not progress, unit="mask")
+        sizes = [
+            (name, side, size)
+            for name in own
+            for side, size in zip("BA", checked[name], strict=True)
+        ]
         graphs = {
-            key: ramanujan_graph(size, r, left_degree, method=method, rng=derive_seed(seed, *key))
-            for key, size in bar
+            (name, side): ramanujan_graph(
+                size, own[name], ranks.left_degree, method=method, rng=derive_seed(seed, name, side)
+            )
+            for name, side, size in tqdm(
+                sizes, desc="certified masks", disable=not progress, unit="mask"
+            )
         }
-        pairs = {name: MaskPair(graphs[name, "A"], graphs[name, "B"]) for name in shapes}
-        return cls(pairs, r=r, left_degree=left_degree, seed=seed)
+        pairs = {name: MaskPair(graphs[name, "A"], graphs[name, "B"]) for name in own}
+        largest = max(own.values(), default=r)
+        plan = cls(pairs, r=largest, left_degree=ranks.left_degree, seed=seed)
+        if adjusted:
+            plan.adjusted = adjusted
+            warnings.warn(
+                f"{len(adjusted)} of {len(checked)} modules have no masks of the rank asked for "
+                f"with left_degree={left_degree}. As infeasible={infeasible!r} says: "
+                f"{grouped(adjusted)}",
+                stacklevel=2,
+            )
+        return plan
 
     @classmethod
     def from_masks(
@@ -225,8 +257,8 @@ class MaskPlan(Mapping[str, MaskPair]):
         Raises
         ------
         InvalidInputError
-            No modules, an array that is no 0/1 mask, a mask that keeps nothing, or ranks that are
-            not the same everywhere (let gates vary the rank).
+            No modules, an array that is no 0/1 mask, a mask that keeps nothing, or masks of A and B
+            that differ in rank.
 
         Examples
         --------
@@ -248,10 +280,8 @@ class MaskPlan(Mapping[str, MaskPair]):
             )
         if not pairs:
             raise InvalidInputError("masks is empty; give the masks of at least one module")
-        ranks = sorted({graph.n2 for pair in pairs.values() for graph in (pair.a, pair.b)})
-        if len(ranks) > 1:
-            raise InvalidInputError(f"all masks of a plan must have one rank r, got {ranks}")
-        return cls(pairs, r=ranks[0], left_degree=None, seed=draw_seed(rng))
+        largest = max(pair.r for pair in pairs.values())
+        return cls(pairs, r=largest, left_degree=None, seed=draw_seed(rng))
 
     # -- a mapping -----------------------------------------------------------------------------
 
@@ -282,7 +312,14 @@ class MaskPlan(Mapping[str, MaskPair]):
         left = {n: pair for n, pair in self.items() if pair.a.num_edges and pair.b.num_edges}
         if len(left) == len(self):
             return self
-        return MaskPlan(left, r=self.r, left_degree=self.left_degree, seed=self.seed)
+        return self.with_masks(left, left_degree=self.left_degree)
+
+    def with_masks(self, pairs: Mapping[str, MaskPair], *, left_degree: int | None) -> MaskPlan:
+        """A plan of these masks, of the same seed."""
+        largest = max((pair.r for pair in pairs.values()), default=self.r)
+        plan = MaskPlan(pairs, r=largest, left_degree=left_degree, seed=self.seed)
+        plan.adjusted = self.adjusted
+        return plan
 
     def graphs(self) -> Iterator[tuple[str, BiregularGraph]]:
         """Every certified graph with its name, ``module.A`` or ``module.B``."""
@@ -365,11 +402,26 @@ def _as_support(mask: Any, what: str) -> Support:
     return graph
 
 
-def _require_sound(name: str, graph: BiregularGraph, r: int, left_degree: int | None) -> None:
-    """What a plan promises of each of its graphs: rank, degree, a recipe, and a proof."""
-    if graph.n2 != r or left_degree not in (graph.d1, None):
+def _require_sound(name: str, pair: MaskPair, left_degree: int | None) -> None:
+    """What a plan promises of a module: one rank, and of its biregular masks a proof."""
+    if pair.a.n2 != pair.b.n2:
         raise InvalidInputError(
-            f"plan module {name!r}: {graph} is not of rank r={r} and left_degree={left_degree}"
+            f"the masks of {name!r} must have one rank r, got {[pair.a.n2, pair.b.n2]}"
+        )
+    for graph in (pair.a, pair.b):
+        if isinstance(graph, BiregularGraph):
+            _require_proof(name, graph, left_degree)
+        elif left_degree is not None:
+            raise InvalidInputError(
+                f"plan module {name!r}: {graph} has no left_degree, got {left_degree}"
+            )
+
+
+def _require_proof(name: str, graph: BiregularGraph, left_degree: int | None) -> None:
+    """The graph has the plan's degree, a recipe, and a proof."""
+    if left_degree not in (graph.d1, None):
+        raise InvalidInputError(
+            f"plan module {name!r}: {graph} is not of left_degree={left_degree}"
         )
     if graph.recipe is None:
         raise InvalidInputError(
@@ -379,47 +431,9 @@ def _require_sound(name: str, graph: BiregularGraph, r: int, left_degree: int | 
         raise InvalidInputError(f"plan module {name!r}: {graph} is not proved Ramanujan")
 
 
-def _require_feasible(sizes: Mapping[tuple[str, str], int], r: int, left_degree: int) -> None:
-    """Raise with the nearest working ranks and degrees unless every size has masks."""
-    widths = sorted(set(sizes.values()))
-    bad = [key for key, size in sizes.items() if not _feasible(size, r, left_degree)]
-    if not bad:
-        return
-    name, side = bad[0]
-    size = sizes[bad[0]]
-    letter = "k" if side == "A" else "d"
-    common = gcd(*widths)
-    ranks = [
-        rank
-        for rank in divisors_between(common * left_degree, left_degree, common * left_degree)
-        if _all(widths, rank, left_degree)
-    ]
-    near = sorted(sorted(ranks, key=lambda rank: abs(rank - r))[:2])
-    low = max(2, -(-2 * r // widths[0]))
-    degrees = nearest_multiples(left_degree, r // gcd(r, common), low, r)
-    raise InfeasibleShapeError(
-        f"module {name!r}: no mask of {side} with r={r} and left_degree={left_degree}: each rank "
-        f"would need {letter}*left_degree/r = {size}*{left_degree}/{r} = {size * left_degree / r:g}"
-        f" entries, which must be an integer >= 2, and left_degree must lie in [2, r]. "
-        f"For all {len(sizes) // 2} modules: with left_degree={left_degree}, r = {_either(near)} "
-        f"works; with r={r}, left_degree = {_either(degrees)} works"
-    )
-
-
-def _feasible(size: int, r: int, degree: int) -> bool:
-    return 2 <= degree <= r and size * degree % r == 0 and size * degree // r >= 2
-
-
-def _all(widths: list[int], r: int, degree: int) -> bool:
-    return all(_feasible(size, r, degree) for size in widths)
-
-
-def _either(values: list[int]) -> str:
-    return " or ".join(map(str, values)) or "nothing"
-
-
-def _two(name: str, shape: object) -> tuple[object, object]:
-    """A (d, k) shape's two numbers, still unchecked."""
+def _checked_shape(name: str, shape: object) -> Shape:
+    """A (d, k) shape, its two numbers checked."""
     if not isinstance(shape, Sequence) or len(shape) != 2:
         raise InvalidInputError(f"shape of {name!r} must be a pair (d, k), got {shape!r}")
-    return shape[0], shape[1]
+    d, k = (check_size(f"shape of {name!r}", size) for size in shape)
+    return d, k

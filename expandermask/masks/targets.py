@@ -22,6 +22,7 @@ from expandermask.masks.places import (
     parameter_owners,
     unwrapped,
 )
+from expandermask.masks.ranks import Ranks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,18 +70,17 @@ def targets_of_rank(
     target_modules: Names = "all-linear",
     exclude_modules: Names = (),
     *,
-    r: int,
-    left_degree: int,
+    ranks: Ranks,
     modules_to_save: Iterable[str] = (),
 ) -> dict[str, Shape]:
-    """`find_targets` for adapters of a rank; one warning names what "all-linear" passes over.
+    """`find_targets` for adapters of some ranks; one warning names what "all-linear" passes over.
 
     Modules too narrow for the rank, and those in ``modules_to_save``, are passed over as well.
     """
     chosen, passed = _chosen(model, target_modules, exclude_modules)
     if target_modules != "all-linear":
         return chosen
-    passed |= _narrow(chosen, r, left_degree)
+    passed |= _narrow(chosen, ranks)
     kept = _unsaved({n: s for n, s in chosen.items() if n not in passed}, modules_to_save)
     if not kept:  # every module is too narrow: the plan says which ranks are possible
         return chosen
@@ -88,7 +88,7 @@ def targets_of_rank(
     if passed:
         warnings.warn(
             f'target_modules="all-linear" adapts {len(kept)} modules of {type(model).__name__} and '
-            f"passes over {_grouped(passed)}. Name them in exclude_modules to do without this "
+            f"passes over {grouped(passed)}. Name them in exclude_modules to do without this "
             "warning",
             stacklevel=3,
         )
@@ -119,7 +119,7 @@ def passed_over(
     """
     chosen, passed = _all_linear(model, _matcher("exclude_modules", exclude_modules))
     if r is not None:
-        passed |= _narrow(chosen, r, left_degree)
+        passed |= _narrow(chosen, Ranks(r, left_degree))
     return _unsaved(passed, modules_to_save)
 
 
@@ -214,7 +214,7 @@ def _chosen(
     if not chosen:
         endings = sorted({name.rsplit(".", 1)[-1] for name in adaptable_shapes(model)})
         without = f" beside exclude_modules={exclude_modules!r}" if exclude_modules else ""
-        over = f" It passes over {_grouped(passed)}" if passed else ""
+        over = f" It passes over {grouped(passed)}" if passed else ""
         raise AdapterError(
             f"target_modules={target_modules!r}{without} matches no linear module or embedding of "
             f"{type(model).__name__}; those it has end in: {', '.join(endings) or 'none'}.{over}"
@@ -272,10 +272,15 @@ def _why_unfit(model: nn.Module, place: str, module: nn.Module) -> str | None:
     return why_foreign(module) or why_bypassed(model, place)
 
 
-def _narrow(shapes: Mapping[str, Shape], r: int, left_degree: int) -> dict[str, str]:
+def _narrow(shapes: Mapping[str, Shape], ranks: Ranks) -> dict[str, str]:
     """Modules in whose masks some rank would have fewer than two entries, however they divide."""
-    reason = f"too narrow for r={r} and left_degree={left_degree}"
-    return {name: reason for name, shape in shapes.items() if min(shape) * left_degree < 2 * r}
+    degree = ranks.left_degree
+    least = {name: ranks.least(name) for name in shapes}
+    return {
+        name: f"too narrow for r={least[name]} and left_degree={degree}"
+        for name, shape in shapes.items()
+        if min(shape) * degree < 2 * least[name]
+    }
 
 
 def _unsaved(named: Mapping[str, T], modules_to_save: Names) -> dict[str, T]:
@@ -383,7 +388,7 @@ def _matcher(field: str, wanted: Names) -> Callable[[str], bool]:
     return lambda name: any(name == item or name.endswith(f".{item}") for item in items)
 
 
-def _grouped(passed: Mapping[str, str]) -> str:
+def grouped(passed: Mapping[str, str]) -> str:
     """Names by reason, each once however many layers it is in."""
     groups: dict[str, dict[str, None]] = defaultdict(dict)
     for name, reason in passed.items():

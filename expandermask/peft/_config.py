@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from peft import PeftConfig
 from peft.utils import PeftType
 
 from expandermask.adapters.config import AdapterConfig
@@ -16,7 +15,11 @@ from expandermask.files import write_text
 from expandermask.graphs.catalog import METHODS
 from expandermask.graphs.random import draw_seed
 from expandermask.masks.plan import MaskPlan
+from expandermask.masks.ranks import Ranks
 from expandermask.masks.targets import Shape
+from expandermask.peft._lora_fields import LoraFields
+
+T = TypeVar("T")
 
 
 def _extended(name: str) -> PeftType:
@@ -55,13 +58,28 @@ as a stock LoRA folder.
 """
 """What the model card of a folder says: PEFT writes one without a word of the import it needs."""
 
+_BIASES = ("none", "all", "xora_only", "lora_only")
+_LATER: dict[str, object] = {
+    "mask_plan": None,
+    "rank_pattern": [],
+    "alpha_pattern": [],
+    "bias": "none",
+    "init_lora_weights": True,
+    "infeasible": "error",
+}
+"""Fields that are not always written, and the values that mean nothing."""
+
+Patterns = dict[str, T] | list[tuple[str, T]] | None
+"""Numbers by regular expressions for the ends of names, in the order in which they are tried."""
 Names = str | list[str] | set[str] | None
 """Module names as PEFT takes them: one regular expression, or a list of name endings."""
 
 
 @dataclass
-class XoraConfig(PeftConfig):
+class XoraConfig(LoraFields):
     """Masked LoRA for ``peft.get_peft_model``: the fields of `AdapterConfig` under PEFT's names.
+
+    Every other field of ``peft.LoraConfig`` is accepted at the value that means nothing.
 
     Parameters
     ----------
@@ -77,6 +95,15 @@ class XoraConfig(PeftConfig):
         of architectures.
     exclude_modules, layers_to_transform, layers_pattern, modules_to_save
         As in ``peft.LoraConfig``.
+    rank_pattern, alpha_pattern : dict
+        As in ``peft.LoraConfig``: another rank or lora_alpha for modules whose names match.
+    bias : {"none", "all", "xora_only"}
+        Which biases of the base train: none, all, or those of the adapted modules. "lora_only" is
+        another word for the last. They are saved with the adapter.
+    init_lora_weights : bool
+        False draws both factors at random, so that the update is not zero at first.
+    infeasible : {"error", "nearest", "skip"}
+        What to do with modules that have no masks of their rank; see `AdapterConfig`.
     mask_method : str
         How masks are made, as in `ramanujan_graph`.
     mask_seed : int, optional
@@ -91,8 +118,8 @@ class XoraConfig(PeftConfig):
     Raises
     ------
     InvalidInputError
-        A value out of range, or ``layers_to_transform`` and ``layers_pattern`` used otherwise than
-        PEFT can use them.
+        A value out of range; a field of LoRA that XoRA has not; or ``layers_to_transform`` and
+        ``layers_pattern`` used otherwise than PEFT can use them.
 
     Examples
     --------
@@ -112,6 +139,11 @@ class XoraConfig(PeftConfig):
     layers_to_transform: int | list[int] | None = None
     layers_pattern: str | list[str] | None = None
     modules_to_save: list[str] | None = None
+    rank_pattern: Patterns[int] = field(default_factory=dict)
+    alpha_pattern: Patterns[float] = field(default_factory=dict)
+    bias: str = "none"
+    init_lora_weights: bool = True
+    infeasible: str = "error"
     mask_method: str = "auto"
     mask_seed: int | None = None
     mask_plan: dict[str, Any] | None = None
@@ -119,14 +151,22 @@ class XoraConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = XORA
-        for field in ("target_modules", "exclude_modules"):
-            value = getattr(self, field)
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                setattr(self, field, set(value))
-        self.adapter_config()
+                setattr(self, name, set(value))
+        self.rank_pattern = dict(self.adapter_config().rank_pattern)
+        self.alpha_pattern = dict(self.adapter_config().alpha_pattern)
         if self.mask_method not in METHODS:
             raise InvalidInputError(
                 f"mask_method must be one of {METHODS}, got {self.mask_method!r}"
+            )
+        if self.bias not in _BIASES:
+            raise InvalidInputError(f"bias must be one of {_BIASES}, got {self.bias!r}")
+        if not isinstance(self.init_lora_weights, bool):
+            raise InvalidInputError(
+                f"init_lora_weights={self.init_lora_weights!r} is not supported by XoraConfig, "
+                "which takes only True and False; use peft.LoraConfig for other first values"
             )
         if self.mask_seed is not None:
             self.mask_seed = draw_seed(self.mask_seed)
@@ -138,9 +178,15 @@ class XoraConfig(PeftConfig):
             plan = MaskPlan.from_dict(self.mask_plan)  # PEFT's files have names in another order
             order = dict.fromkeys([*shapes, *plan])
             pairs = {place: plan[place] for place in order if place in plan}
-            return MaskPlan(pairs, r=plan.r, left_degree=plan.left_degree, seed=plan.seed)
+            return plan.with_masks(pairs, left_degree=plan.left_degree)
         return MaskPlan.for_shapes(
-            shapes, r=self.r, left_degree=self.left_degree, method=self.mask_method, rng=seed
+            shapes,
+            r=self.r,
+            left_degree=self.left_degree,
+            rank_pattern=self.rank_pattern or (),
+            infeasible=self.infeasible,
+            method=self.mask_method,
+            rng=seed,
         )
 
     def adapter_config(self) -> AdapterConfig:
@@ -153,7 +199,15 @@ class XoraConfig(PeftConfig):
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             scaling=self.scaling,
+            rank_pattern=self.rank_pattern or (),
+            alpha_pattern=self.alpha_pattern or (),
+            infeasible=self.infeasible,
         )
+
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that are asked for."""
+        return Ranks(self.r, self.left_degree, self.rank_pattern or (), self.infeasible)
 
     @property
     def scale(self) -> float:
@@ -161,11 +215,18 @@ class XoraConfig(PeftConfig):
         return self.adapter_config().scale
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, sets in order, so that one config always gives one file."""
-        fields = asdict(self)
-        if self.mask_plan is None:
-            del fields["mask_plan"]
-        return {k: sorted(v) if isinstance(v, set) else v for k, v in fields.items()}
+        """The fields, sets in order, so that one config always gives one file.
+
+        Fields that version 0.1.0 had not are left out where they mean nothing. Patterns are lists
+        of pairs: their order counts, and PEFT sorts the keys of what it writes.
+        """
+        fields = super().to_dict()
+        for name in ("rank_pattern", "alpha_pattern"):
+            fields[name] = list(map(list, fields[name].items()))
+        unused = {name for name, nothing in _LATER.items() if fields[name] == nothing}
+        return {
+            k: sorted(v) if isinstance(v, set) else v for k, v in fields.items() if k not in unused
+        }
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write the config, and into the folder's model card how to load it."""

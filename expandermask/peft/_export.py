@@ -45,6 +45,7 @@ from expandermask.masks.peft_file import (
     written_ranks,
 )
 from expandermask.masks.places import bare_at, bare_modules, unwrapped
+from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import is_conv1d, target_names
 
 _HEADS = ("classifier", "score", "qa_outputs")
@@ -118,6 +119,7 @@ def export_peft(
     tensors = _factors(model, name, adapter, compact)
     for key, tensor in saved_tensors(heads).items():
         tensors[f"base_model.model.{key}"] = whole(tensor)
+    tensors |= _biases(model, name, adapter.plan)
     metadata = export_metadata(adapter.plan, adapter.config.to_dict())
 
     def write() -> None:
@@ -143,6 +145,17 @@ def _factors(
         tensors[peft_name(place, "A", table)] = pad(a[index], (0, 0, 0, missing))
         tensors[peft_name(place, "B", table)] = pad(b[:, index], (0, missing)).contiguous()
     return tensors
+
+
+def _biases(model: nn.Module, name: str, plan: MaskPlan) -> dict[str, Tensor]:
+    """The biases that train with the adapter, by the names of the file."""
+    adapted = written_ranks(plan)
+    found = {}
+    for key, bias in attachment(model).biases(name).items():
+        place = key.removesuffix(".bias")
+        inside = f"{place}.base_layer" if place in adapted else place
+        found[f"base_model.model.{inside}.bias"] = whole(bias.detach())
+    return found
 
 
 def _scaled_factors(adapter: MaskedAdapter) -> tuple[Tensor, Tensor]:
@@ -190,7 +203,7 @@ def _config(
         **({"target_parameters": [f"{p}.weight" for p in mistaken]} if mistaken else {}),
         # PEFT sets the flag itself, layer by layer, where a model mixes both kinds.
         "fan_in_fan_out": bool(linear) and all(linear),
-        "bias": "none",
+        "bias": "all" if attachment(model).biases(name) else "none",
         "modules_to_save": list(heads) or None,
     }, heads
 

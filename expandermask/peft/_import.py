@@ -391,14 +391,15 @@ def _at_plans_ranks(stored: _Folder, plan: MaskPlan) -> dict[str, Factors]:
     found = {}
     for name, (a, b) in stored.factors.items():
         rank = len(a)
-        if rank > plan.r:
-            raise AdapterError(f"the plan has r={plan.r}, and {name!r} in the file r={rank}")
+        r = plan[name].r
+        if rank > r:
+            raise AdapterError(f"the plan has r={r}, and {name!r} in the file r={rank}")
         used = plan[name].used_ranks
         ranks = torch.from_numpy(used[:rank]) if rank <= len(used) else torch.arange(rank)
-        if rank < plan.r:
-            require_memory(plan.r * (len(b) + a.shape[1]) * a.element_size(), f"rank {plan.r}")
-            b = b.new_zeros(len(b), plan.r).index_copy_(1, ranks, b)
-            a = a.new_zeros(plan.r, a.shape[1]).index_copy_(0, ranks, a)
+        if rank < r:
+            require_memory(r * (len(b) + a.shape[1]) * a.element_size(), f"rank {r}")
+            b = b.new_zeros(len(b), r).index_copy_(1, ranks, b)
+            a = a.new_zeros(r, a.shape[1]).index_copy_(0, ranks, a)
         found[name] = a, b
     return found
 
@@ -408,13 +409,15 @@ def _config(stored: _Folder, plan: MaskPlan) -> AdapterConfig:
     if CONFIG_KEY in stored.metadata:
         with suppress(FileFormatError):
             config = AdapterConfig.from_dict(parse_json(stored.metadata[CONFIG_KEY]))
-            ours = (config.r, config.left_degree, config.lora_dropout)
-            if ours == (plan.r, plan.left_degree, stored.config.lora_dropout):
+            ranks = {place: pair.r for place, pair in plan.items()}
+            same_dropout = config.lora_dropout == stored.config.lora_dropout
+            if same_dropout and config.fits(ranks, plan.left_degree):
                 return config
     scales = list(stored.scales.values())
     return replace(
         stored.config,
         r=plan.r,
+        rank_pattern=AdapterConfig.of_plan(plan).rank_pattern,
         left_degree=plan.left_degree,
         lora_alpha=max(dict.fromkeys(scales), key=scales.count) * plan.r,
         target_modules=tuple(plan),

@@ -22,7 +22,7 @@ from expandermask.adapters.layers.factors import index_of
 from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.errors import AdapterError, FileFormatError
 from expandermask.inspection.xora_folder import is_mark_of, mask_mark, seed_in
-from expandermask.masks.places import placed_modules
+from expandermask.masks.places import bare_modules, placed_modules
 from expandermask.masks.plan import MaskPair, MaskPlan
 from expandermask.peft._config import XoraConfig
 from expandermask.peft._mixed import add_updates_by_row, require_rows
@@ -154,6 +154,20 @@ class PeftAttachment(Attachment):
         )
         return NamedAdapter(plan, own, heads)
 
+    def biases(self, name: str) -> dict[str, Tensor]:
+        """The base's biases that train with an adapter, by full name."""
+        kind = self.xora_config(name).bias
+        if kind == "none":
+            return {}
+        every = {
+            place: module._parameters.get("bias") for place, module in bare_modules(self.model)
+        }
+        return {
+            f"{place}.bias": bias
+            for place, bias in every.items()
+            if bias is not None and (kind == "all" or place in self.plans[name])
+        }
+
     def replace(self, name: str, plan: MaskPlan, config: AdapterConfig) -> None:
         """Say that an adapter has other masks, in its config too: files are loaded by that."""
         self.plans[name] = plan
@@ -228,6 +242,11 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
     def merged_adapters(self) -> list[str]:
         """Names of the adapters that are merged into the base's weight."""
         return list(self.merged)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the module that is adapted, which ``bias="xora_only"`` trains."""
+        return getattr(self.base, "bias", None)
 
     def forward(
         self, x: Tensor, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any

@@ -161,7 +161,13 @@ class XoraModel(BaseTuner):
             self._replace_module(parent, target_name, layer, target)
         attached.layers[place] = layer
         adapter = new_adapter(
-            layer.base, place, plan[place], plan, peft_config.adapter_config(), kind=XoraAdapter
+            layer.base,
+            place,
+            plan[place],
+            plan,
+            peft_config.adapter_config(),
+            kind=XoraAdapter,
+            zero=peft_config.init_lora_weights,
         )
         adapter.belong(attached, adapter_name, place, plan)
         layer.xora_adapter[adapter_name] = adapter.train(layer.training)
@@ -176,11 +182,9 @@ class XoraModel(BaseTuner):
     ) -> MaskPlan:
         """The plan, of which a module is a part that only a state dict names."""
         plan = attached.plans[adapter_name]
-        if place not in plan and config.mask_plan is None:
+        if place not in {**plan, **plan.adjusted} and config.mask_plan is None:
             extra = config.make_plan({place: _shape(self.model, place, target)}, plan.seed)
-            plan = MaskPlan(
-                {**plan, **extra}, r=plan.r, left_degree=plan.left_degree, seed=plan.seed
-            )
+            plan = plan.with_masks({**plan, **extra}, left_degree=plan.left_degree)
             attached.plans[adapter_name] = plan
         return plan
 
@@ -205,16 +209,24 @@ class XoraModel(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(
-        cls, *, model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
+        cls,
+        *,
+        model: nn.Module,
+        config: XoraConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        **_: Any,
     ) -> dict[str, Tensor]:
-        """What is saved of adapters whose layers and modules to save are all in their places.
+        """The adapter, whose layers and modules to save are all in their places, and its biases.
 
         PEFT looks for tensors by the names of modules, which wrappers may keep out of a state dict.
         """
         attached = attachment(model)
         attached.layers_of()
         attached.named(adapter_name)
-        return {key: tensor for key, tensor in state_dict.items() if _INSIDE in key}
+        found = {key: tensor for key, tensor in state_dict.items() if _INSIDE in key}
+        found |= cls._get_learnable_bias_state_dict(model, state_dict, config)
+        return found
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -225,18 +237,22 @@ class XoraModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, *, model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        """Put the names of wrappers and of the adapter into keys, of gates too.
+        """Put the names of wrappers and of the adapter into keys, of gates and biases too.
 
         PEFT knows the keys of what the model has already.
         """
         root = "base_model.model."
-        layers = {key.partition(_INSIDE)[0] for key in model.state_dict() if _INSIDE in key}
+        layers = {
+            key.partition(_INSIDE)[0]
+            for key in model.state_dict()
+            if _INSIDE in key or key.endswith(".bias")
+        }
         live = {place_of(layer).removeprefix(root): layer for layer in layers}
 
         def renamed(key: str) -> str:
             layer, _, name = key.partition(_INSIDE)
             layer = live.get(place_of(layer).removeprefix(root), layer)
-            return f"{layer}{_INSIDE}{adapter_name}.{name}" if name else key
+            return f"{layer}{_INSIDE}{adapter_name}.{name}" if name else layer
 
         return {renamed(key): tensor for key, tensor in state_dict.items()}
 
@@ -374,8 +390,7 @@ def _all_linear(model: nn.Module, config: XoraConfig) -> list[str]:
         targets_of_rank(
             model,
             exclude_modules=config.exclude_modules or (),
-            r=config.r,
-            left_degree=config.left_degree,
+            ranks=config.ranks,
             modules_to_save=[*saved, *(config.modules_to_save or ())],
         )
     )

@@ -109,6 +109,31 @@ def test_terms_without_entries_are_never_counted(name: str) -> None:
     torch.testing.assert_close(model(data(3)[0]), before, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_modules_may_have_ranks_of_their_own(name: str, tmp_path: Path) -> None:
+    """The second module has rank 2 only, and is never given more."""
+    model = net(4)
+    detach(model)
+    attach(model, AdapterConfig(r=4, left_degree=2, rank_pattern={"2": 2}), rng=1)
+    policy = POLICIES[name]()
+    policy.attach(model)
+    optimizer = torch.optim.AdamW(policy.groups(lr=1e-2))
+    for step in range(STEPS):
+        train(model, policy, range(step, step + 1), optimizer)
+        ranks = policy.ranks()
+        assert ranks["0"] <= 4
+        assert ranks["2"] <= 2
+        assert {place: len(own) for place, own in policy.active().items()} == {"0": 4, "2": 2}
+    for stage in ("trained", "finished"):
+        if stage == "finished":
+            policy.finish()
+        save_adapter(model, tmp_path / stage)
+        loaded = net(4)
+        detach(loaded)
+        load_adapter(loaded, tmp_path / stage)
+        torch.testing.assert_close(loaded.eval()(data(3)[0]), model.eval()(data(3)[0]))
+
+
 @pytest.mark.parametrize("degree", [2, 4])
 @pytest.mark.parametrize("name", POLICIES)
 def test_it_is_one_run_whoever_holds_the_adapter(name: str, degree: int) -> None:

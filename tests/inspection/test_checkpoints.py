@@ -478,6 +478,23 @@ def test_a_folder_of_pefts_is_read_without_torch(xora):
     assert done.stdout == f"{2 * len(plan)}\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rank_pattern": {"value": 8, "query": 4}, "bias": "all"},
+        {"r": 48, "infeasible": "nearest"},
+        {"r": 48, "infeasible": "skip", "rank_pattern": {"query": 16}},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*no masks of the rank")
+def test_a_folder_whose_modules_differ_in_rank_is_read_too(tmp_path, changes, recwarn):
+    model = XORA_CASES["bert"].adapted(**changes)
+    model.save_pretrained(tmp_path)
+    recwarn.clear()
+    assert dict(open_masks(tmp_path)) == dict(model.base_model.mask_plans["default"])
+    assert not recwarn
+
+
 def edit_config(folder, **changes):
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -361,3 +361,32 @@ assert len(words) == 1 and "0.99.1" in words[0], words
 """
     found = run(code)
     assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("name", ["mlp", "embedding"])
+def test_without_zero_first_values_the_update_is_random_and_of_the_seed(name: str) -> None:
+    case = CASES[name]
+    base = case.out(case.make().eval())
+    found = [
+        case.out(peft.get_peft_model(case.make().eval(), case.config(init_lora_weights=False, **s)))
+        for s in ({}, {}, {"mask_seed": 1})
+    ]
+    torch.testing.assert_close(found[0], found[1])
+    for one, other in ((found[0], base), (found[0], found[2])):
+        assert (one - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' .* only True and False; use"),
+        ({"bias": "most"}, "bias must be one of"),
+        ({"infeasible": "near"}, "infeasible must be one of"),
+        ({"rank_pattern": {"(": 4}}, "rank_pattern must map regular expressions"),
+        ({"rank_pattern": {"q": 4.5}}, r"rank_pattern\['q'\] must be an integer"),
+        ({"alpha_pattern": {"q": 0}}, r"alpha_pattern\['q'\] must be positive"),
+    ],
+)
+def test_what_lora_has_too_is_checked(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        XoraConfig(**settings)

@@ -93,6 +93,11 @@ def save_adapter(
     name, adapter = attachment(model).adapter(name)
     if not adapter.plan.without_empty():
         raise AdapterError(f"no module of {name!r} has a term left, so there is nothing to save")
+    if attachment(model).biases(name):
+        raise AdapterError(
+            f"{name!r} trains biases of the base, for which this format has no place; call the "
+            "PeftModel's save_pretrained, or export_peft"
+        )
     tensors: dict[str, Tensor] = {}
     for key, tensor in adapter_tensors(model, name).items():
         gathered = whole(tensor.detach())  # on every rank, in the same order
@@ -291,7 +296,10 @@ def _require_same(model: nn.Module, name: str, file: AdapterFile, dtype: str | N
     ours = {place: (pair.a.digest, pair.b.digest) for place, pair in kept.items()}
     masks = file.document.masks.items()
     theirs = {place: (pair.a.sha256, pair.b.sha256) for place, pair in masks}
-    scales = [(config.lora_alpha, config.scaling) for config in (record.config, file.config)]
+    scales = [
+        (config.lora_alpha, config.scaling, config.alpha_pattern)
+        for config in (record.config, file.config)
+    ]
     if ours != theirs or scales[0] != scales[1]:
         raise AdapterError(
             f"the model has another adapter attached as {name!r} (its plan or scale differ from "

@@ -131,7 +131,8 @@ def _check_tensors(
 ) -> frozenset[str]:
     """The tensors are those that the config and the plan imply; the names of those to save."""
     plan = document.plan
-    if (plan["r"], plan["left_degree"]) != (config.r, config.left_degree):
+    ranks = {place: pair.r for place, pair in document.masks.items()}
+    if not config.fits(ranks, plan["left_degree"]):
         raise FileFormatError("the config and the plan differ in r or left_degree")
     shapes: dict[str, TensorShape] = {}
     for place, pair in document.masks.items():
@@ -139,7 +140,7 @@ def _check_tensors(
             if name not in entries:
                 raise FileFormatError(f"tensor {name!r:.200}, of the plan's masks, is missing")
             shapes[name] = _implied_shape(mask, entries[name].shape)
-        shapes |= {f"{place}.rank_gate": (plan["r"],), f"{place}.module_gate": ()}
+        shapes |= {f"{place}.rank_gate": (pair.r,), f"{place}.module_gate": ()}
     for name, entry in entries.items():
         item = DTYPES[entry.dtype].itemsize
         if entry.first % item and entry.last > entry.first:

@@ -22,6 +22,7 @@ from expandermask.adapters.layers.factors import (
 from expandermask.adapters.layers.kernel import check_index
 from expandermask.adapters.training.distributed import whole
 from expandermask.errors import AdapterError
+from expandermask.graphs.random import derive_seed
 from expandermask.masks.plan import MaskPair
 
 Gate = nn.Parameter | Tensor | None
@@ -46,6 +47,8 @@ class MaskedAdapter(nn.Module):
         Of the values.
     embedding : bool
         Whether the inputs are rows of a table, looked up by number.
+    zero : bool
+        Whether one factor starts at zero. Otherwise both are random, and the update is not zero.
     """
 
     index_a: Tensor
@@ -67,6 +70,7 @@ class MaskedAdapter(nn.Module):
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         embedding: bool = False,
+        zero: bool = True,
     ) -> None:
         super().__init__()
         self.r = pair.a.n2
@@ -74,7 +78,7 @@ class MaskedAdapter(nn.Module):
         self.embedding = embedding
         self.scale = scale
         self.dropout = dropout
-        a, b = first_values(pair, seed, embedding=embedding)
+        a, b = first_values(pair, seed, embedding=embedding, zero=zero)
         self.lora_A = nn.Parameter(a.to(device, dtype))
         self.lora_B = nn.Parameter(b.to(device, dtype))
         for side, graph in (("a", pair.a), ("b", pair.b)):
@@ -251,14 +255,22 @@ def _copy_shared(adapter: MaskedAdapter, state: dict[str, Tensor], prefix: str, 
             state[prefix + name] = state[prefix + name].clone()
 
 
-def first_values(pair: MaskPair, seed: int, *, embedding: bool) -> tuple[Tensor, Tensor]:
+def first_values(
+    pair: MaskPair, seed: int, *, embedding: bool, zero: bool = True
+) -> tuple[Tensor, Tensor]:
     """The values of A and B before training, float32 on the CPU: see `MaskedAdapter`."""
-    shape = value_shape(pair.b)
-    if not embedding:
-        return uniform_values(pair.a, seed), torch.zeros(shape, device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(shape, generator=generator, device="cpu")
-    return torch.zeros(value_shape(pair.a), device="cpu"), rows
+    drawn = pair.b if embedding else pair.a
+    other = pair.a if embedding else pair.b
+    if embedding:
+        generator = torch.Generator().manual_seed(seed)
+        first = torch.randn(value_shape(drawn), generator=generator, device="cpu")
+    else:
+        first = uniform_values(drawn, seed)
+    if zero:
+        second = torch.zeros(value_shape(other), device="cpu")
+    else:
+        second = uniform_values(other, derive_seed(seed, "second"))
+    return (second, first) if embedding else (first, second)
 
 
 def value_dtype(weight: Tensor) -> torch.dtype:
