@@ -65,7 +65,7 @@ class XoraAdapter(MaskedAdapter):
     def configured_scale(self) -> float:
         """The scale that the config gives, whatever it has been multiplied by since."""
         pair = self.attached.plans[self.name][self.place]
-        return self.attached.xora_config(self.name).adapter_config().scale_of(pair)
+        return self.attached.xora_config(self.name).adapter_config().scale_of(self.place, pair)
 
     def has_masks_of(self, mark: bytes) -> bool:
         """Whether values with this mark were trained on the masks the adapter has."""
