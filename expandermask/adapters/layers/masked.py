@@ -134,8 +134,8 @@ class AdaptedLayer(nn.Module):
         if not is_plain(weight):
             raise AdapterError(
                 f"the weight of {what!r} is not a plain floating-point parameter (quantized or "
-                "parametrized?), so nothing can be merged into it; of a quantized base ask for "
-                "merge(model, dequantize=True)"
+                "parametrized?), so nothing can be merged into it; of a quantized base call "
+                "expandermask.adapters.merge(model, dequantize=True)"
             )
         old = self._add(weight, names, safe, what)
         self.merges.append(Merge(names, old, None if plain is base else base))
