@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, jacfwd, jvp, vmap
 
 from expandermask import MaskPlan
 from expandermask.adapters import AdapterConfig, MaskedLinear, attach
-from expandermask.adapters.layers import compute
+from expandermask.adapters.layers import compute, kernel
 from expandermask.adapters.layers.plain import gathered_update
 from tests.adapters.models import attached, mlp, randomise
 from tests.adapters.pairs import build, the_adapter
@@ -77,11 +77,56 @@ def test_a_token_of_bfloat16_is_as_near_as_bfloat16_allows() -> None:
     torch.testing.assert_close(layer(x).float(), exact, rtol=2e-2, atol=2e-2)
 
 
-def test_a_few_tokens_make_no_dense_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", compute.BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_decoding_makes_no_dense_factor(
+    dtype: torch.dtype, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compute, "MaskedUpdate", None)
+    monkeypatch.setattr(compute, "_chosen", backend)
     layer, oracle = build(64, 64, 64, 2)
-    x = torch.randn(2, 3, 64)
-    torch.testing.assert_close(layer(x), oracle(x), rtol=1e-5, atol=1e-5)
+    layer.to(dtype)
+    x = torch.randn(2, 3, 64).to(dtype)
+    near = 3e-2 if dtype == torch.bfloat16 else 1e-5
+    with torch.no_grad():
+        found = layer(x)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), oracle(x.float()).double(), rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 15, 16])
+@pytest.mark.parametrize("r", [16, 512])
+def test_the_compiled_loops_give_what_the_oracle_gives(tokens: int, r: int) -> None:
+    layer, oracle = build(512, 512, r, 16)
+    x = torch.randn(tokens, 512)
+    y = layer.base(x).detach()
+    with torch.no_grad():
+        if kernel.available():
+            assert kernel.supports_few(y, x, *the_adapter(layer).stored()) is (tokens < 16)
+            found = kernel.few_update(y, x, *_factors(layer))
+            torch.testing.assert_close(found, oracle(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(layer(x), oracle(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_compiled_loops_leave_to_others() -> None:
+    layer, _ = build(32, 32, 16, 2)
+    x = torch.randn(1, 32)
+    y, factors = torch.randn(1, 32), the_adapter(layer).stored()
+    assert not kernel.supports_few(y, x, *factors), "gradients are enabled"
+    with torch.no_grad():
+        assert kernel.supports_few(y, x, *factors) is kernel.available()
+        assert not kernel.supports_few(y.double(), x.double(), *factors)
+        assert not kernel.supports_few(y.T.contiguous().T.expand(1, 32)[:, ::2], x, *factors)
+        assert not kernel.supports_few(y.to("meta"), x.to("meta"), *factors)
+        assert not kernel.supports_few(y, x, factors[0].double(), *factors[1:])
+
+
+def test_a_trace_holds_the_update() -> None:
+    layer, oracle = build(32, 32, 16, 2)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, torch.randn(1, 32))
+        x = torch.randn(1, 32)
+        torch.testing.assert_close(traced(x), oracle(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("write", ["data", "fused", "vector", "load"])

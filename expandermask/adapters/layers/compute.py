@@ -106,13 +106,23 @@ def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, base: nn.Modul
     factors = (*adapter.stored(), adapter.r, adapter.scale)
     if _is_transformed():
         return plain_update(y, x, *factors)
-    index_a, index_b, r = factors[2:5]
-    if index_a.dim() == index_b.dim() == 2 and _FEW * len(x) * len(index_a) <= r:
+    if _chosen == "auto" and kernel.supports_few(y, x, *factors[:4]):
+        return kernel.few_update(y, x, *factors)
+    if _are_few(x, *factors[2:5]):
         return gathered_update(y, x, *factors)
     if _chosen == "auto" and kernel.supports(x, *factors[:4], y=y):
         # What a plain layer gave is read by nothing else, so it may be written over.
         return kernel.masked_update(y, x, *factors, inplace=is_plain_linear(base))
     return MaskedUpdate.apply(y, x, *factors)  # type: ignore[no-any-return]
+
+
+def _are_few(x: Tensor, index_a: Tensor, index_b: Tensor, r: int) -> bool:
+    """Whether these are so few tokens, as in decoding, that gathering is faster.
+
+    Not where gradients are taken, so that how tokens are batched does not change how one trains.
+    """
+    is_regular = index_a.dim() == index_b.dim() == 2
+    return is_regular and not torch.is_grad_enabled() and _FEW * len(x) * len(index_a) <= r
 
 
 def _is_transformed() -> bool:

@@ -86,6 +86,7 @@ class AdaptedLayer(nn.Module):
 
     def running(self) -> list[MaskedAdapter]:
         """The adapters whose update is added to the base's output: active, and none is merged."""
+        self.called = True
         if self.merges:
             self._warn_of_training()
             return []

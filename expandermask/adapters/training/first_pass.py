@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from expandermask.adapters.attachment import Attachment, mask_hashes
-from expandermask.adapters.layers.masked import AdaptedLayer
 from expandermask.adapters.training.distributed import require_same
 from expandermask.errors import AdapterError
 from expandermask.masks.places import module_at, other_owners, parameter_owners, placed_modules
@@ -36,8 +35,8 @@ def look_at_first_pass(attached: Attachment) -> None:
     """
     attached.stop_looking()
     watch = _Watch(attached)
-    for place, layer in attached.layers.items():
-        attached.looking[place] = [layer.register_forward_pre_hook(watch.call)]
+    for place in attached.layers:
+        attached.looking[place] = []  # a layer notes by itself that it is called
         while place:
             place = place.rpartition(".")[0]
             if place not in attached.looking and layer_number(place) is None:
@@ -72,11 +71,6 @@ class _Watch:
         self.outer = place
         for layer in self.attached.layers_of().values():
             layer.looked_up = layer.called = False
-
-    def call(self, layer: AdaptedLayer, *_: Any) -> None:
-        """Note that a layer is called."""
-        if self.outer is not None:
-            layer.called = True
 
     def end(self, place: str, *_: Any) -> None:
         """Tell what was seen, and look no more unless something was wrong."""

@@ -8,9 +8,20 @@ from expandermask.adapters.layers.kernel.launch import available
 from expandermask.adapters.layers.kernel.update import (
     LEAST_TOKENS,
     check_index,
+    few_update,
     masked_linear,
     masked_update,
     supports,
+    supports_few,
 )
 
-__all__ = ["LEAST_TOKENS", "available", "check_index", "masked_linear", "masked_update", "supports"]
+__all__ = [
+    "LEAST_TOKENS",
+    "available",
+    "check_index",
+    "few_update",
+    "masked_linear",
+    "masked_update",
+    "supports",
+    "supports_few",
+]

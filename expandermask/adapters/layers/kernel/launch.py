@@ -10,7 +10,7 @@ import ctypes
 import os
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,14 @@ def usable() -> bool:
         for name in ("forward", "backward"):
             compiled(name)
     except Exception as error:
-        _FAILURES.append(repr(error))
-        warnings.warn(f"going on without the CPU kernel: {error!r}", RuntimeWarning, stacklevel=2)
+        _note_failure(error)
         return False
     return True
+
+
+def _note_failure(error: Exception) -> None:
+    _FAILURES.append(repr(error))
+    warnings.warn(f"going on without the CPU kernel: {error!r}", RuntimeWarning, stacklevel=3)
 
 
 _FAILURES: list[str] = []
@@ -67,19 +71,38 @@ def run(name: str, words: dict[str, int]) -> None:
 
 
 @cache
+def few_tokens() -> Callable[..., None] | None:
+    """`_few.add_few` as numba compiles it, or None where it cannot, which is warned of once."""
+    from numba import njit
+
+    from expandermask.adapters.layers.kernel._few import add_few
+
+    try:
+        function: Callable[..., None] = _cached(njit, add_few, error_model="numpy")
+    except Exception as error:
+        _note_failure(error)
+        return None
+    return function
+
+
+@cache
 def compiled(name: str) -> Any:
     """The body ``name`` as a numba C callback: seconds once, then from numba's cache."""
     from numba import cfunc
 
     from expandermask.adapters.layers.kernel import _bodies
 
-    body = getattr(_bodies, name)
+    return _cached(partial(cfunc, "void(int64)"), getattr(_bodies, name), error_model="numpy")
+
+
+def _cached(compiler: Callable[..., Any], body: Callable[..., None], **options: Any) -> Any:
+    """Compile ``body``, and keep the result for other processes where a folder can be written."""
     try:
-        return cfunc("void(int64)", cache=True, error_model="numpy")(body)
+        return compiler(cache=True, **options)(body)
     except RuntimeError as error:
-        if "cannot cache" not in str(error):  # no folder that numba may write to
+        if "cannot cache" not in str(error):
             raise
-        return cfunc("void(int64)", error_model="numpy")(body)
+        return compiler(**options)(body)
 
 
 @cache

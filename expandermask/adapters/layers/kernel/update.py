@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter, functional
 
-from expandermask.adapters.layers.kernel.launch import available, run, usable
+from expandermask.adapters.layers.kernel.launch import available, few_tokens, run, usable
 from expandermask.adapters.layers.plain import differentiable_gradients
 from expandermask.errors import InvalidInputError
 
@@ -138,6 +138,44 @@ def supports(
         )
         and (torch.compiler.is_compiling() or usable())
     )
+
+
+def supports_few(y: Tensor, x: Tensor, *factors: Tensor) -> bool:
+    """Whether `few_update` takes these: on a CPU in float32, where nothing is differentiated."""
+    return (
+        not torch.is_grad_enabled()
+        and len(x) < LEAST_TOKENS
+        and all(
+            (type(t) is Tensor or type(t) is Parameter)
+            and t.dim() == 2
+            and t.device.type == "cpu"
+            and t.is_contiguous()
+            for t in (y, x, *factors)
+        )
+        and y.dtype == x.dtype == factors[0].dtype == factors[1].dtype == torch.float32
+        and not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+        and available()
+        and few_tokens() is not None
+    )
+
+
+def few_update(
+    y: Tensor,
+    x: Tensor,
+    values_a: Tensor,
+    values_b: Tensor,
+    index_a: Tensor,
+    index_b: Tensor,
+    r: int,
+    scale: float,
+) -> Tensor:
+    """What `masked_update` computes, for the few tokens of decoding, without gradients."""
+    out = y.clone()
+    tensors = (out, x, values_a, values_b, index_a, index_b)
+    add = few_tokens()
+    assert add is not None
+    add(*(tensor.detach().numpy() for tensor in tensors), r, scale)
+    return out
 
 
 def check_index(index: Tensor, r: int) -> None:
