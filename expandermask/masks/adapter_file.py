@@ -85,8 +85,8 @@ def read_document(header: Header, what: str) -> AdapterDocument:
     if not is_adapter(header):
         raise FileFormatError(
             f"{what} is no adapter of save_adapter: its metadata have no {KEY!r}, only "
-            f"{sorted(header.metadata)!r:.200} (PEFT's? or of format version 1, in two files, "
-            "which was never released)"
+            f"{sorted(header.metadata)!r:.200}; load a folder of a PeftModel by "
+            "PeftModel.from_pretrained, and one of stock LoRA also by import_peft"
         )
     if set(header.metadata) != {"format", KEY} or header.metadata["format"] != "pt":
         raise FileFormatError(

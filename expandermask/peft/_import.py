@@ -71,7 +71,11 @@ _READ = {
 _LARGEST = 1e30
 """No scale is near it, and integers beyond float's range would not divide."""
 _ONLY: dict[str, tuple[Any, tuple[Any, ...], str]] = {
-    "peft_type": (None, ("LORA",), "only 'LORA' can be imported"),
+    "peft_type": (
+        None,
+        ("LORA",),
+        "only 'LORA' can be imported; PeftModel.from_pretrained loads 'XORA'",
+    ),
     "bias": ("none", ("none",), "only bias='none' can be imported"),
     "init_lora_weights": (
         True,
