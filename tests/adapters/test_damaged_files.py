@@ -172,7 +172,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         r"rank_gate.* must have shape \[16\]",
     ),
     # the document
-    "a PEFT adapter": (lambda f: save_file({"x": torch.ones(2)}, f, {"format": "pt"}), "PEFT's"),
+    "a PEFT adapter": (
+        lambda f: save_file({"x": torch.ones(2)}, f, {"format": "pt"}),
+        "by PeftModel.from_pretrained",
+    ),
     "no metadata": (lambda f: save_file({"x": torch.ones(2)}, f), "no adapter of save_adapter"),
     "document a list": (forge(lambda p: setattr(p, "document", []), seal=False), "'format' must"),
     "document NaN": (in_document(":16.0", ":NaN"), "NaN"),
