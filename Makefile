@@ -60,7 +60,7 @@ figures: $(READY)
 # the sweep behind the demo's learning rates, which takes most of an hour, and
 # benchmarks/theory_tables.py, the measured tables of the theory pages.
 bench: $(READY)
-	for script in masks constructions spectral_report diagnostics cheeger_intervals adapters importance allocation demo_accuracy; do \
+	for script in masks constructions spectral_report diagnostics cheeger_intervals adapters decoding importance allocation demo_accuracy; do \
 	  env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/$$script.py || exit 1; \
 	done
 
