@@ -17,15 +17,15 @@ from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
+import _peft_tests_names as names
 import peft
 import pytest
-import torch
 from _peft_tests_hub import TEXT
 
-from expandermask.errors import InfeasibleShapeError, InvalidInputError
+from expandermask.errors import InvalidInputError
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import Shape
-from expandermask.peft import XoraConfig, XoraModel
+from expandermask.peft import XoraConfig
 
 LORA = peft.LoraConfig
 DEFAULTS = vars(LORA())
@@ -50,12 +50,16 @@ LACKING = (
     "use_qalora",
     "velora_config",
     "combination_type",
+    "_register_custom_module",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "MultiheadAttention",
 )
 """What XoRA refuses. An error that names one of them says that the test needs it."""
+
+OF_LORA = ("test_fixed_rank_lora_config", "test_converted_lora_to_lora_works_and_warns")
+"""Tests of converting to LoRA: an adapter of LoKr, and an adapter of LoRA itself."""
 
 ranks: set[tuple[int, int]] = set()
 """The ranks that the running test asked for, each with the one that was used."""
@@ -71,8 +75,7 @@ def translated(arguments: dict[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         if name in FIELDS or name not in DEFAULTS or value != DEFAULTS[name]:
             asked[name] = value
-    if "infeasible" in FIELDS:
-        asked.setdefault("infeasible", "nearest")
+    asked.setdefault("infeasible", "nearest")
     asked.pop("fan_in_fan_out", None)  # XoRA sees for itself how a weight is laid out
     return asked
 
@@ -87,10 +90,19 @@ def take_arguments() -> None:
         self.asked_rank = asked["r"]
         if asked["r"] == 1:
             asked["r"] = 2  # the least rank of a Ramanujan graph
-        self.starts_at_zero = take_zero_start(asked)
         plain(self, *args, **asked)
 
     XoraConfig.__init__ = init
+
+
+def take_type() -> None:
+    """Let "LORA" as the type of a config mean XORA."""
+    plain = XoraConfig.__setattr__
+
+    def set_attribute(self: XoraConfig, name: str, value: object) -> None:
+        plain(self, name, "XORA" if (name, value) == ("peft_type", "LORA") else value)
+
+    XoraConfig.__setattr__ = set_attribute
 
 
 def note_ranks() -> None:
@@ -99,52 +111,13 @@ def note_ranks() -> None:
 
     def make_plan(self: XoraConfig, shapes: dict[str, Shape], seed: int) -> MaskPlan:
         plan = plain(self, shapes, seed)
-        ranks.update((self.asked_rank, len(pair.used_ranks)) for pair in plan.values())
+        for name, pair in plan.items():
+            asked = self.ranks.asked(name)
+            asked = self.asked_rank if asked == self.r else asked
+            ranks.add((asked, len(pair.used_ranks)))
         return plan
 
     XoraConfig.make_plan = make_plan
-
-
-# -- what XoraConfig does not have yet -------------------------------------------------------------
-
-
-def take_nearest_rank() -> None:
-    """Let `XoraConfig` use the feasible rank nearest to the one asked for."""
-    plain = XoraConfig.make_plan
-
-    def make_plan(self: XoraConfig, shapes: dict[str, Shape], seed: int) -> MaskPlan:
-        asked = self.r
-        for rank in sorted(range(2, 2 * asked + 1), key=lambda rank: (abs(rank - asked), rank)):
-            self.r = rank
-            try:
-                return plain(self, shapes, seed)
-            except InfeasibleShapeError:
-                self.r = asked
-        return plain(self, shapes, seed)
-
-    XoraConfig.make_plan = make_plan
-
-
-def take_zero_start(asked: dict[str, Any]) -> bool:
-    """Take init_lora_weights=False out of the arguments: whether B is to start at zero."""
-    if "init_lora_weights" in FIELDS or asked.get("init_lora_weights") is not False:
-        return True
-    return bool(asked.pop("init_lora_weights"))
-
-
-def start_off_zero() -> None:
-    """Give adapters with init_lora_weights=False their values."""
-    plain = XoraModel._create_and_replace
-
-    def create(self: XoraModel, config: XoraConfig, name: str, *args: Any, **found: Any) -> None:
-        plain(self, config, name, *args, **found)
-        if not config.starts_at_zero:
-            layer = self.model.get_submodule(found["current_key"])
-            adapter = layer.adapter(name)
-            for values in (adapter.values_a, adapter.values_b):
-                torch.nn.init.uniform_(values, -0.7, 0.7)
-
-    XoraModel._create_and_replace = create
 
 
 # -- pytest's hooks --------------------------------------------------------------------------------
@@ -161,14 +134,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--xora"):
         peft.LoraConfig = XoraConfig
         take_arguments()
-        if "infeasible" not in FIELDS:
-            take_nearest_rank()
-        if "init_lora_weights" not in FIELDS:
-            start_off_zero()
+        take_type()
         note_ranks()
     utilities = import_module("tests.testing_utils")
     utilities.load_dataset_english_quotes = quotes
     utilities.hub_online_once = nullcontext
+    if config.getoption("--xora"):
+        custom_models = import_module("tests.test_custom_models")
+        names.translate(custom_models, import_module("tests.test_low_level_api"))
 
 
 def quotes() -> Any:
@@ -198,6 +171,8 @@ def names_lora(function: Any) -> bool:
 
 def uses_lora(item: Any) -> bool:
     """Whether a test is about LoraConfig: by its parameters, else by its source and fixtures'."""
+    if item.name in OF_LORA:
+        return False
     callspec = getattr(item, "callspec", None)
     kinds = kinds_of(list(callspec.params.values())) if callspec else set()
     if kinds:

@@ -6,7 +6,9 @@ TESTS is the folder ``tests`` of peft's source distribution:
 ``pip download --no-deps --no-binary :all: peft==VERSION`` fetches it, for the version that is
 installed. The tests also import diffusers, datasets and parameterized. The models that they ask the
 hub for are tiny ones with random weights. A rank that a model's widths do not allow becomes the
-nearest one that they do.
+nearest one that they do. Tests that read LoRA's own tensors, or its repr, find XoRA's under LoRA's
+names (`_peft_tests_names.py`). Two tests of converting adapters to LoRA are left out: one has an
+adapter of LoKr, the other one of LoRA itself.
 
 A test that fails or is skipped runs again with LoraConfig. If it fails there too, what it needs is
 not on this machine, and it counts as not run. If it runs there, skipping it counts as failing. Each

@@ -145,7 +145,8 @@ def _require_alike(pair: DeclaredPair, left_degree: int | None, what: str) -> No
             f"{what}: its masks must have one rank n2, got {pair.a.n2} and {pair.b.n2}"
         )
     for mask in (pair.a, pair.b):
-        degree = None if mask.recipe is None else mask.recipe.d1
+        has_degree = mask.recipe is not None or mask.n1 == 1
+        degree = mask.num_edges // mask.n1 if has_degree else None
         if left_degree not in (degree, None):
             raise FileFormatError(
                 f"{what}: a mask of d1={degree} is not of left_degree={left_degree!s:.40}"

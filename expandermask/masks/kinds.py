@@ -155,8 +155,8 @@ def _computes_as(module: nn.Module, parent: type[nn.Module]) -> bool:
     from torch import nn
     from torch.nn import functional
 
-    extra = module._parameters.keys() - {"weight", "bias"}
-    if extra or module._buffers or module._modules or parent not in (nn.Linear, nn.Embedding):
+    extra = {*module._parameters, *module._buffers} - {"weight", "bias", "embed_scale"}
+    if extra or module._modules or parent not in (nn.Linear, nn.Embedding):
         return False
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(3, 5, generator=generator, device="cpu", dtype=torch.float32)
@@ -170,11 +170,15 @@ def _computes_as(module: nn.Module, parent: type[nn.Module]) -> bool:
         sizes = {"num_embeddings": 3, "embedding_dim": 5, "padding_idx": None, "max_norm": None}
         inputs = torch.tensor([[0, 2], [1, 1]], device="cpu")
         expected = weight[inputs]
+        if hasattr(module, "embed_scale"):  # as Gemma's and BART's, which multiply all rows by it
+            sizes["embed_scale"] = torch.tensor(3.0, device="cpu")
+            expected = 3 * expected
     tensors = {"weight": nn.Parameter(weight), "bias": None if bias is None else nn.Parameter(bias)}
     own = {name: tensors[name] for name in module._parameters}
     twin = object.__new__(type(module))
     for training in (True, False):
-        twin.__dict__ = {**vars(module), **sizes, "_parameters": own, "training": training}
+        twin.__dict__ = {**vars(module), **sizes, "_parameters": own, "_buffers": {}}
+        twin.training = training
         if not _gives(twin, inputs.clone(), expected):
             return False
     return True

@@ -34,7 +34,7 @@ from expandermask.files import (
     write_sealed,
     write_text,
 )
-from expandermask.graphs.bipartite import as_bipartite
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_kept
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.graphs.catalog import ramanujan_graph
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
@@ -91,8 +91,10 @@ class MaskPlan(Mapping[str, MaskPair]):
     """Masks for a whole model: a mapping from module name to `MaskPair`.
 
     Build one with `for_model` or `for_shapes`; every graph in it is then a `BiregularGraph` that is
-    proved Ramanujan, of the left degree, and has a recipe. `from_masks` takes any masks; they are
-    held as `BipartiteGraph`, and ``left_degree`` is None. Modules may have ranks of their own
+    proved Ramanujan, of the left degree, and has a recipe. The one exception is a module with a
+    single input or output: that row of its mask is kept whole, and nothing is to prove.
+    `from_masks` takes any masks; they are held as `BipartiteGraph`, and ``left_degree`` is None.
+    Modules may have ranks of their own
     (`MaskPair.r`); ``r`` is the largest. Saved plans hold recipes and hashes, and indices only of
     masks without a recipe.
 
@@ -218,9 +220,7 @@ class MaskPlan(Mapping[str, MaskPair]):
             for side, size in zip("BA", checked[name], strict=True)
         ]
         graphs = {
-            (name, side): ramanujan_graph(
-                size, own[name], ranks.left_degree, method=method, rng=derive_seed(seed, name, side)
-            )
+            (name, side): _mask(size, own[name], left_degree, method, derive_seed(seed, name, side))
             for name, side, size in tqdm(
                 sizes, desc="certified masks", disable=not progress, unit="mask"
             )
@@ -390,6 +390,13 @@ class MaskPlan(Mapping[str, MaskPair]):
         return cls.from_json(read_bytes(path))
 
 
+def _mask(n1: int, r: int, left_degree: int, method: str, seed: int) -> Support:
+    """The mask of one factor. A single row keeps all ranks: no graph with d2 = 1 is an expander."""
+    if n1 == 1:
+        return from_kept(np.arange(1), n1, r)
+    return ramanujan_graph(n1, r, left_degree, method=method, rng=seed)
+
+
 def _as_support(mask: Any, what: str) -> Support:
     if isinstance(mask, BiregularGraph) and mask.recipe is not None:
         return mask
@@ -411,10 +418,14 @@ def _require_sound(name: str, pair: MaskPair, left_degree: int | None) -> None:
     for graph in (pair.a, pair.b):
         if isinstance(graph, BiregularGraph):
             _require_proof(name, graph, left_degree)
-        elif left_degree is not None:
+        elif left_degree is not None and not _is_whole_row(graph, left_degree):
             raise InvalidInputError(
                 f"plan module {name!r}: {graph} has no left_degree, got {left_degree}"
             )
+
+
+def _is_whole_row(graph: BipartiteGraph, left_degree: int) -> bool:
+    return graph.n1 == 1 and graph.num_edges == graph.n2 == left_degree
 
 
 def _require_proof(name: str, graph: BiregularGraph, left_degree: int | None) -> None:

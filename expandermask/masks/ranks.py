@@ -1,7 +1,8 @@
 """Which rank each module of a plan gets: r, or another by a pattern, or the nearest that has masks.
 
-Masks of rank r and left degree l need k * l / r and d * l / r to be integers of at least 2. Dense
-LoRA has no such rule, so a rank that suits one module of a model may not suit another.
+Masks of rank r and left degree l need k * l / r and d * l / r to be integers of at least 2. At
+r = l they keep every entry, and then a module may also have a single input or output. Dense LoRA
+has no such rule, so a rank that suits one module of a model may not suit another.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Ranks:
         widths = sorted({size for shape in alike for size in shape})
         ranks = _feasible_ranks(widths, degree, gcd(*widths) * degree)
         near = sorted(sorted(ranks, key=lambda rank: abs(rank - r))[:2])
-        low = max(2, -(-2 * r // widths[0]))
+        low = max(2, min(r, -(-2 * r // widths[0])))
         degrees = nearest_multiples(degree, r // gcd(r, gcd(*widths)), low, r)
         sides = zip("BA", "dk", shapes[name], strict=True)
         side, letter, size = next(s for s in sides if not _is_feasible(s[2:], r, degree))
@@ -162,7 +163,7 @@ def _feasible_ranks(sizes: Iterable[int], degree: int, highest: int) -> list[int
 
 def _is_feasible(sizes: Iterable[int], r: int, degree: int) -> bool:
     return 2 <= degree <= r and all(
-        size * degree % r == 0 and size * degree // r >= 2 for size in sizes
+        size * degree % r == 0 and (degree == r or size * degree // r >= 2) for size in sizes
     )
 
 

@@ -16,6 +16,7 @@ except ImportError as error:
 from expandermask.masks.shira import shira_mask_fn
 from expandermask.peft._export import export_peft
 from expandermask.peft._import import import_peft
+from expandermask.peft._mixed_model import take_part as _take_part
 from expandermask.peft._tuner import XoraConfig, XoraLayer, XoraModel
 
 __all__ = [
@@ -26,3 +27,5 @@ __all__ = [
     "import_peft",
     "shira_mask_fn",
 ]
+
+_take_part()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from huggingface_hub import ModelCard
 from peft.utils import PeftType
 
 from expandermask.adapters.config import AdapterConfig
@@ -58,6 +59,8 @@ as a stock LoRA folder.
 """
 """What the model card of a folder says: PEFT writes one without a word of the import it needs."""
 
+_TAGS = ("lora", "xora")
+"""What a search on the hub finds an adapter by, beside PEFT's own tags."""
 _BIASES = ("none", "all", "xora_only", "lora_only")
 _LATER: dict[str, object] = {
     "mask_plan": None,
@@ -109,7 +112,8 @@ class XoraConfig(LoraFields):
     mask_seed : int, optional
         Seed of all masks and first values, in [0, 2**64). If None, one below 2**53 is drawn from
         torch's CPU generator when a model first gets the adapter, so that `set_seed` fixes it, and
-        kept here: masks are not saved but made again from it. Where several processes train, rank
+        kept here: masks are not saved but made again from it. Another adapter of the same config
+        gets a copy with another seed. Where several processes train, rank
         0 draws for all. A state that is loaded brings its own seed.
     mask_plan : dict, optional
         The plan of masks that were changed since, as `MaskPlan.to_dict` has it; not to be set by
@@ -147,6 +151,7 @@ class XoraConfig(LoraFields):
     mask_method: str = "auto"
     mask_seed: int | None = None
     mask_plan: dict[str, Any] | None = None
+    seed_was_drawn = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,7 +177,7 @@ class XoraConfig(LoraFields):
             self.mask_seed = draw_seed(self.mask_seed)
         self._check_layers()
 
-    def make_plan(self, shapes: Mapping[str, Shape], seed: int) -> MaskPlan:
+    def make_plan(self, shapes: Mapping[str, Shape], seed: int | None) -> MaskPlan:
         """The masks of modules with these (d, k) shapes: those that `attach` would give them."""
         if self.mask_plan is not None:
             plan = MaskPlan.from_dict(self.mask_plan)  # PEFT's files have names in another order
@@ -229,23 +234,25 @@ class XoraConfig(LoraFields):
         }
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
-        """Write the config, and into the folder's model card how to load it."""
+        """Write the config, and into the folder's model card its tags and how to load it."""
         super().save_pretrained(save_directory, **kwargs)
-        card = Path(save_directory) / "README.md"
-        text = card.read_text(encoding="utf-8") if card.exists() else ""
-        if _HEADING not in text:
-            write_text(card, f"{text.rstrip()}\n\n{_TEXT}".lstrip())
+        path = Path(save_directory) / "README.md"
+        card = ModelCard(path.read_text(encoding="utf-8") if path.exists() else "")
+        card.data["tags"] = sorted({*(card.data.get("tags") or ()), *_TAGS})
+        if _HEADING not in card.text:
+            card.text = f"{card.text.rstrip()}\n\n{_TEXT}".lstrip()
+        write_text(path, str(card))
 
     def _check_layers(self) -> None:
-        """PEFT looks at these two only together and beside a list, and says nothing otherwise."""
-        if self.layers_to_transform is None:
-            if self.layers_pattern:
+        """PEFT looks at these two only together and beside a list."""
+        for name in ("layers_to_transform", "layers_pattern"):
+            if isinstance(self.target_modules, str) and getattr(self, name) is not None:
                 raise InvalidInputError(
-                    f"layers_pattern={self.layers_pattern!r} says where layers_to_transform counts "
-                    "and needs it; give layers_to_transform too"
+                    f"`{name}` cannot be used when `target_modules` is a str, got "
+                    f"{self.target_modules!r}; a regular expression can name the layers itself"
                 )
-        elif isinstance(self.target_modules, str):
+        if self.layers_pattern and self.layers_to_transform is None:
             raise InvalidInputError(
-                f"layers_to_transform needs a list of target_modules, got "
-                f"{self.target_modules!r}; a regular expression can name the layers itself"
+                "When `layers_pattern` is specified, `layers_to_transform` must also be specified. "
+                f"Got layers_pattern={self.layers_pattern!r} alone"
             )

@@ -79,9 +79,16 @@ def _take_up_masks(
 
     A resumed run has drawn another seed than the run it goes on with.
     """
-    if not any(f"{prefix}{name}" in state_dict for name in ("lora_A", "lora_B")):
-        return
+    values = {f"{prefix}{side}": getattr(adapter, side) for side in ("lora_A", "lora_B")}
+    loaded = [name for name in values if name in state_dict]
     key = f"{prefix}mask_sha256"
+    if not loaded:
+        return
+    if len(loaded) == 1:  # of the other, ignore_mismatched_sizes has taken out: they go together
+        del state_dict[loaded[0]], state_dict[key]
+        return
+    if any(state_dict[name].shape != values[name].shape for name in loaded):
+        return  # torch says which sizes differ
     found = bytes(state_dict[key].tolist()) if key in state_dict else None
     if found is not None and not adapter.has_masks_of(found):
         adapter.attached.reseed(adapter.name, adapter.place, found)

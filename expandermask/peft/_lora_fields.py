@@ -75,15 +75,20 @@ class LoraFields(PeftConfig):
     target_parameters: list[str] | None = None
     ensure_weight_tying: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, instead in INSTEAD.items():
-            value = getattr(self, name)
-            if value:
-                raise InvalidInputError(
-                    f"{name}={value!r:.80} is not supported by XoraConfig, which takes only "
-                    f"{getattr(LoraFields, name)}; {instead}"
-                )
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse what XoRA has not, also when it is set later."""
+        if name in INSTEAD and value:
+            raise InvalidInputError(
+                f"{name}={value!r:.80} is not supported by XoraConfig, which takes only "
+                f"{getattr(LoraFields, name)}; {INSTEAD[name]}"
+            )
+        super().__setattr__(name, value)
+
+    def _register_custom_module(self, mapping: object) -> None:
+        raise InvalidInputError(
+            "_register_custom_module is not supported by XoraConfig: LoRA's layers have no masks; "
+            f"{_LORA}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that have an effect: those of the subclass and of every method of PEFT."""

@@ -91,6 +91,7 @@ class _Computed(nn.Module):
     def __init__(self, base: nn.Module, out: Tensor) -> None:
         super().__init__()
         self.padding_idx = getattr(base, "padding_idx", None)
+        self.embed_scale = getattr(base, "embed_scale", None)
         self.out = out
 
     def forward(self, _: Tensor) -> Tensor:

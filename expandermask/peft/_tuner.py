@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import peft
@@ -94,11 +95,11 @@ class XoraModel(BaseTuner):
                 "merge_and_unload() or unload()"
             )
         require_unpacked(model)
-        attached = _attachment(model)
+        attached = attachment_of(model)
         plans = dict(attached.plans)
         attached.packing |= forbid_packing(model)
         try:
-            self._plan(model, attached, adapter_name, self.peft_config[adapter_name])
+            self._plan(model, attached, adapter_name, with_own_seed(self.peft_config, adapter_name))
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except BaseException:
             attached.plans = plans
@@ -120,8 +121,6 @@ class XoraModel(BaseTuner):
             for place, module in placed_modules(model)
             if place and self._check_target_module_exists(config, place)
         }
-        if config.mask_seed is None:
-            config.mask_seed = drawn_seed("mask_seed")
         plan = config.make_plan(shapes, config.mask_seed)
         for place, pair in plan.items():
             if shapes.get(place) != pair.shape:
@@ -151,8 +150,8 @@ class XoraModel(BaseTuner):
         parameter_name: str | None = None,
     ) -> None:
         place = place_of(current_key)
-        attached = _attachment(self.model)
-        plan = self._plan_with(attached, adapter_name, peft_config, place, target)
+        attached = attachment_of(self.model)
+        plan = _plan_with(attached, adapter_name, peft_config, place, target)
         if place not in plan:  # all of its terms were pruned
             return
         layer = target
@@ -172,29 +171,13 @@ class XoraModel(BaseTuner):
         adapter.belong(attached, adapter_name, place, plan)
         layer.xora_adapter[adapter_name] = adapter.train(layer.training)
 
-    def _plan_with(
-        self,
-        attached: PeftAttachment,
-        adapter_name: str,
-        config: XoraConfig,
-        place: str,
-        target: nn.Module,
-    ) -> MaskPlan:
-        """The plan, of which a module is a part that only a state dict names."""
-        plan = attached.plans[adapter_name]
-        if place not in {**plan, **plan.adjusted} and config.mask_plan is None:
-            extra = config.make_plan({place: _shape(self.model, place, target)}, plan.seed)
-            plan = plan.with_masks({**plan, **extra}, left_degree=plan.left_degree)
-            attached.plans[adapter_name] = plan
-        return plan
-
     def delete_adapter(self, adapter_name: str) -> None:
         """Take an adapter and its masks off the model; `AdapterError` while it is merged."""
         attached = attachment(self.model)
         if any(adapter_name in layer.merged for layer in attached.layers.values()):
             raise AdapterError(
-                f"adapter {adapter_name!r} cannot be deleted while it is merged; call "
-                "unmerge_adapter() first"
+                f"Cannot delete adapter(s) {[adapter_name]} while they are merged. Please unmerge "
+                "them first. Call unmerge_adapter()"
             )
         super().delete_adapter(adapter_name)
 
@@ -345,7 +328,7 @@ class XoraModel(BaseTuner):
         """
         if adapter_name in self.peft_config:
             return
-        attached = _attachment(self.model)
+        attached = attachment_of(self.model)
         require_summable(attached, adapters, weights, combination_type)
         self.peft_config[adapter_name] = sum_config(attached, adapters)
         try:
@@ -356,7 +339,7 @@ class XoraModel(BaseTuner):
         fill_sum(attached, adapter_name, adapters, weights)
 
 
-def _attachment(model: nn.Module) -> PeftAttachment:
+def attachment_of(model: nn.Module) -> PeftAttachment:
     """The record of the model's adapters; a new one if there is none."""
     if not is_attached(model):
         record(model, PeftAttachment(model))
@@ -367,6 +350,35 @@ def _attachment(model: nn.Module) -> PeftAttachment:
             "first"
         )
     return found
+
+
+def with_own_seed(configs: dict[str, XoraConfig], name: str) -> XoraConfig:
+    """The config of a new adapter, with a seed.
+
+    A seed that was drawn is of one adapter: another one of the same config gets a copy, unless it
+    is only to be loaded.
+    """
+    config = configs[name]
+    if config.seed_was_drawn and not config.inference_mode:
+        config = copy(config)
+        config.mask_seed = None
+        configs[name] = config
+    if config.mask_seed is None:
+        config.mask_seed = drawn_seed("mask_seed")
+        config.seed_was_drawn = True
+    return config
+
+
+def _plan_with(
+    attached: PeftAttachment, adapter_name: str, config: XoraConfig, place: str, target: nn.Module
+) -> MaskPlan:
+    """The plan, of which a module is a part that only a state dict names."""
+    plan = attached.plans[adapter_name]
+    if place not in {**plan, **plan.adjusted} and config.mask_plan is None:
+        extra = config.make_plan({place: _shape(attached.model, place, target)}, plan.seed)
+        plan = plan.with_masks({**plan, **extra}, left_degree=plan.left_degree)
+        attached.plans[adapter_name] = plan
+    return plan
 
 
 def _shape(model: nn.Module, place: str, module: nn.Module) -> Shape:

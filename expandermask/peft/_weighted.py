@@ -102,13 +102,13 @@ def _fill_layer(
     b = torch.zeros(r, d, dtype=dtype, device=target.lora_B.device)
     start = 0
     for (name, rank), weight in zip(ranks, weights, strict=True):
-        block = slice(start, start + rank)
-        start += rank
         if name in layer.adapters:
             one = layer.adapter(name)
+            block = slice(start, start + one.r)
             one_a, one_b = one.factors(dtype)
             a[block] = one_a
             b[block] = one_b.t() * (one.scale * weight)
+        start += rank
     target.lora_A.copy_(gather_values(a, target.index_a, target.lora_A))
     target.lora_B.copy_(gather_values(b, target.index_b, target.lora_B))
 

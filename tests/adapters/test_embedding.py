@@ -9,6 +9,8 @@ import peft
 import pytest
 import torch
 from torch import nn
+from transformers.models.bart.modeling_bart import BartScaledWordEmbedding
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from expandermask import MaskPlan
 from expandermask.adapters import (
@@ -126,15 +128,15 @@ def test_a_table_that_rewrites_its_rows_is_refused() -> None:
         attach(model, CONFIG, rng=0)
 
 
-def test_a_table_whose_rows_are_scaled_afterwards_is_refused() -> None:
-    class Scaled(nn.Embedding):
-        embed_scale = 8.0
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            return super().forward(ids) * self.embed_scale
-
-    with pytest.raises(AdapterError, match=r"'0' cannot be adapted: Scaled has a forward of its"):
-        attach(nn.Sequential(Scaled(32, 16)), CONFIG, rng=0)
+@pytest.mark.parametrize("kind", [BartScaledWordEmbedding, Gemma3TextScaledWordEmbedding])
+def test_a_table_that_scales_its_rows_scales_their_updates(kind: type[nn.Embedding]) -> None:
+    model = nn.Sequential(kind(32, 16, 0, embed_scale=8.0))
+    attach(model, CONFIG, rng=0)
+    randomise(model)
+    rows = (model[0].weight + dense_delta(model[0])).detach().float()
+    torch.testing.assert_close(model(IDS), 8 * rows[IDS], rtol=1e-5, atol=1e-5)
+    model[0].base.embed_scale = torch.zeros(())
+    assert not model(IDS).any()
 
 
 def test_an_embedding_tied_to_the_head_is_refused() -> None:

@@ -125,8 +125,6 @@ def test_what_computes_as_its_parent_is_taken_for_it(make: Any, device: str) -> 
         router,
         patched,
         lambda: BartLearnedPositionalEmbedding(8, 4),
-        lambda: BartScaledWordEmbedding(8, 4, 0, embed_scale=2.0),
-        lambda: Gemma3TextScaledWordEmbedding(8, 4, 0, 2.0),
         lambda: OPTLearnedPositionalEmbedding(8, 4),
         lambda: MarianSinusoidalPositionalEmbedding(8, 4),
     ],
@@ -140,8 +138,21 @@ def test_what_computes_otherwise_is_not(make: Any, device: str) -> None:
     assert adaptable_shape(module) is None
 
 
-def test_an_embedding_that_scales_by_one_is_one() -> None:
-    assert adaptable_shape(BartScaledWordEmbedding(8, 4, 0, embed_scale=1.0)) == (4, 8)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("kind", [BartScaledWordEmbedding, Gemma3TextScaledWordEmbedding])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_an_embedding_that_scales_its_rows_is_one(kind: Any, scale: float, device: str) -> None:
+    with torch.device(device):
+        module = kind(8, 4, 0, embed_scale=scale)
+    assert adaptable_shape(module) == (4, 8)
+
+
+def test_an_embedding_that_scales_otherwise_is_none() -> None:
+    class Squared(BartScaledWordEmbedding):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return super().forward(ids) * self.embed_scale
+
+    assert adaptable_shape(Squared(8, 4, 0, embed_scale=2.0)) is None
 
 
 def test_asking_leaves_the_module_and_the_random_state_as_they_were() -> None:

@@ -9,6 +9,7 @@ import pickle
 import re
 
 import networkx as nx
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from expandermask.errors import (
     TooLargeError,
 )
 from expandermask.graphs import BiregularGraph, ramanujan_graph, random_biregular
+from expandermask.graphs.bipartite import as_bipartite
 from expandermask.masks import MaskPair
 
 SHAPES = {"layer.0.query": (48, 24), "layer.0.out": (24, 36), "layer.1.query": (48, 24)}
@@ -110,6 +112,7 @@ def suggestions(message):
         ({"m": (4096, 11008), "n": (4096, 4096)}, 24, 2),
         ({"m": (2, 2)}, 1, 1),
         ({"m": (12, 12)}, 24, 2),
+        ({"m": (1, 12)}, 6, 2),
     ],
 )
 def test_infeasible_plans_name_what_works(shapes, r, degree):
@@ -331,3 +334,33 @@ def test_a_plan_built_by_hand_keeps_its_promises():
     plain = BiregularGraph(graph.neighbors, 8)
     with pytest.raises(InvalidInputError, match="no recipe"):
         MaskPlan({"m": MaskPair(plain, plain)}, r=8, left_degree=2, seed=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 36), (36, 1), (1, 1)])
+def test_a_single_input_or_output_keeps_all_ranks(shape: tuple[int, int]) -> None:
+    with pytest.warns(UserWarning, match=r"one \(r=3, not 12\)"):
+        plan = MaskPlan.for_shapes(
+            {"one": shape, "many": (24, 36)}, r=12, left_degree=3, infeasible="nearest", rng=7
+        )
+    pair = plan["one"]
+    assert (pair.shape, pair.r, pair.num_values) == (shape, 3, 3 * sum(shape))
+    assert plan["many"].r == 12
+    assert MaskPlan.from_json(plan.to_json()) == plan
+    with pytest.raises(InfeasibleShapeError, match="r = 3 works"):
+        MaskPlan.for_shapes({"one": shape}, r=12, left_degree=3, rng=7)
+
+
+def test_a_single_row_that_is_not_whole_is_of_no_left_degree() -> None:
+    part = as_bipartite(np.array([[1, 1, 0]]))
+    whole = as_bipartite(np.ones((1, 3)))
+    graph = ramanujan_graph(9, 3, 3, rng=0)
+    for mask, degree in ((part, 2), (part, 3), (whole, 2)):
+        with pytest.raises(InvalidInputError, match=r"has no left_degree|is not of"):
+            MaskPlan({"one": MaskPair(graph, mask)}, r=3, left_degree=degree, seed=0)
+    plan = MaskPlan({"one": MaskPair(graph, whole)}, r=3, left_degree=3, seed=0)
+    data = plan.to_dict()
+    data["modules"]["one"]["B"] = MaskPlan.from_masks({"o": (np.ones((9, 3)), part)}).to_dict()[
+        "modules"
+    ]["o"]["B"]
+    with pytest.raises(FileFormatError, match="is not of left_degree=3"):
+        MaskPlan.from_dict(data)

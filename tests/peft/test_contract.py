@@ -170,7 +170,7 @@ def test_delete_of_a_merged_or_unknown_adapter_is_refused(case: Case) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         model.delete_adapter("unknown")
     model.merge_adapter()
-    with pytest.raises(ValueError, match="cannot be deleted while it is merged"):
+    with pytest.raises(ValueError, match=r"while they are merged\. Please unmerge"):
         model.delete_adapter("default")
 
 

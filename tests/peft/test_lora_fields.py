@@ -78,3 +78,16 @@ def test_hot_swapping_is_refused_by_the_name_of_the_method(tmp_path: Path) -> No
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="XORA"):
         hotswap.hotswap_adapter(model, tmp_path, "default")
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+def test_what_is_refused_is_refused_later_too(name: str) -> None:
+    config = XoraConfig()
+    setattr(config, name, NOTHING.get(name))
+    with pytest.raises(InvalidInputError, match=f"^{name}="):
+        setattr(config, name, [(0, 1)])
+
+
+def test_layer_classes_of_ones_own_are_refused_by_name() -> None:
+    with pytest.raises(InvalidInputError, match=r"^_register_custom_module .*peft\.LoraConfig"):
+        XoraConfig()._register_custom_module({torch.nn.LSTM: torch.nn.Module})

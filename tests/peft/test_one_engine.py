@@ -11,6 +11,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import convert_to_lora, save_as_lora
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
@@ -284,6 +285,8 @@ def test_a_folder_says_which_import_loads_it(tmp_path: Path) -> None:
     tuned.save_pretrained(str(tmp_path))
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.count("import expandermask.peft\n") == 1
+    assert set(ModelCard(card).data.tags) >= {"lora", "xora"}
+    assert ModelCard(card).data.library_name == "peft"
     code = card.split("```python\n")[1].split("```")[0].replace("this folder", str(tmp_path))
     assert code.startswith("import expandermask.peft\n")
     base = (

@@ -61,6 +61,45 @@ def test_a_seed_is_drawn_once_and_kept(tmp_path: Path) -> None:
     assert peft.PeftConfig.from_pretrained(str(tmp_path)).mask_seed == seed
 
 
+def test_adapters_of_one_config_draw_seeds_of_their_own() -> None:
+    config = XoraConfig(r=16, target_modules=["0"])
+    model = peft.get_peft_model(mlp(), config)
+    model.add_adapter("other", config)
+    plans = model.base_model.mask_plans
+    seeds = {name: model.peft_config[name].mask_seed for name in plans}
+    assert {name: plan.seed for name, plan in plans.items()} == seeds
+    assert seeds["default"] == config.mask_seed != seeds["other"]
+    fresh = mlp()
+    torch.manual_seed(9)
+    again = peft.get_peft_model(fresh, config)
+    assert again.peft_config["default"].mask_seed not in seeds.values()
+    chosen = XoraConfig(r=16, target_modules=["0"], mask_seed=5)
+    model.add_adapter("third", chosen)
+    model.add_adapter("fourth", chosen)
+    assert plans["third"] == plans["fourth"]
+
+
+def test_a_table_of_another_length_is_left_out_if_peft_is_asked_to(tmp_path: Path) -> None:
+    def model(rows: int) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Embedding(rows, 16), nn.Linear(16, 16))
+
+    config = XoraConfig(
+        r=8, target_modules=["0", "1"], mask_seed=0, infeasible="nearest", init_lora_weights=False
+    )
+    saved = peft.get_peft_model(model(100), config)
+    saved.save_pretrained(str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"size mismatch for .*\[100, 2\].*\[104, 2\]"):
+        peft.PeftModel.from_pretrained(model(104), str(tmp_path))
+    loaded = peft.PeftModel.from_pretrained(model(104), str(tmp_path), ignore_mismatched_sizes=True)
+    ours, theirs = (layers(m.get_base_model())["1"].adapter("default") for m in (loaded, saved))
+    torch.testing.assert_close(ours.delta(), theirs.delta())
+    loaded.save_pretrained(str(tmp_path))
+    again = peft.PeftModel.from_pretrained(model(104), str(tmp_path))
+    table, other = (layers(m.get_base_model())["0"].adapter("default") for m in (again, loaded))
+    torch.testing.assert_close(table.delta(), other.delta())
+
+
 def change_config(folder: Path, change: dict[str, object]) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -206,8 +245,8 @@ def test_targets_from_a_state_dict_get_their_masks_too() -> None:
         ({"scaling": "big"}, "scaling must be one of"),
         ({"mask_method": "best"}, "mask_method must be one of"),
         ({"mask_seed": -1}, "at least 0"),
-        ({"layers_pattern": "layer"}, "needs it; give layers_to_transform"),
-        ({"layers_to_transform": 1}, "needs a list of target_modules"),
+        ({"layers_pattern": "layer", "target_modules": ["a"]}, "must also be specified"),
+        ({"layers_to_transform": 1}, "when `target_modules` is a str"),
     ],
 )
 def test_configs_are_checked(settings: dict[str, object], words: str) -> None:

@@ -332,3 +332,16 @@ def test_two_adapters_that_save_one_module_are_not_added_up() -> None:
     model.add_adapter("other", case.config(mask_seed=7, modules_to_save=["classifier"]))
     with pytest.raises(ValueError, match="same module with modules_to_save, but found 1 such"):
         model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "sum")
+
+
+def test_modules_of_unlike_ranks_are_added_up() -> None:
+    case = CASES["mlp"]
+    model = case.adapted(rank_pattern={"0": 4})
+    model.add_adapter("other", case.config(mask_seed=7, rank_pattern={"0": 32}))
+    stir(model, seed=2)
+    model.add_weighted_adapter(["default", "other"], [0.5, -2.0], "sum")
+    for layer in layers(model).values():
+        expected = float64_update(layer, ["default", "other"], [0.5, -2.0])
+        torch.testing.assert_close(
+            layer.get_delta_weight("sum").double(), expected, rtol=1e-5, atol=1e-5
+        )

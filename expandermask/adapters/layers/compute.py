@@ -89,12 +89,16 @@ def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: T
     shape, flat = out.shape, ids.reshape(-1)
     padding = -1 if base.padding_idx is None else int(base.padding_idx)  # type: ignore[arg-type]
     out = out.reshape(-1, shape[-1])
+    embed_scale = getattr(base, "embed_scale", None)
+    total = out if embed_scale is None else torch.zeros_like(out)
     for adapter in adapters:
         table = (adapter.shape[1], padding)
         factors = (*adapter.stored(), adapter.r, adapter.scale, table)
         update = plain_update if _is_transformed() else MaskedUpdate.apply
-        out = update(out, flat, *factors)
-    return out.view(shape)
+        total = update(total, flat, *factors)
+    if embed_scale is not None:
+        total = out + total * embed_scale
+    return total.view(shape)
 
 
 def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, base: nn.Module) -> Tensor:
