@@ -78,3 +78,8 @@ def test_hot_swapping_is_refused_by_the_name_of_the_method(tmp_path: Path) -> No
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="XORA"):
         hotswap.hotswap_adapter(model, tmp_path, "default")
+
+
+def test_one_module_to_save_needs_a_list_too() -> None:
+    with pytest.raises(InvalidInputError, match=r"modules_to_save must be a list .* got 'head'"):
+        XoraConfig(modules_to_save="head")
