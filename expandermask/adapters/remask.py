@@ -90,7 +90,8 @@ def change_masks(
     for change in changes:  # nothing from here on can fail
         _apply(change, optimizer)
     for place, own in owned.items():
-        own.scale = config.scale_of(place, plan[place])
+        changed = own.scale / adapter.config.scale_of(place, adapter.plan[place])  # by set_scale
+        own.scale = changed * config.scale_of(place, plan[place])
     attachment(model).replace(name, plan, config)
 
 

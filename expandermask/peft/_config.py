@@ -206,6 +206,7 @@ class XoraConfig(LoraFields):
             scaling=self.scaling,
             rank_pattern=self.rank_pattern or (),
             alpha_pattern=self.alpha_pattern or (),
+            modules_to_save=self.modules_to_save or (),
             infeasible=self.infeasible,
         )
 

@@ -301,12 +301,12 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
         """
         for name in self.having([adapter]):
             one = cast(XoraAdapter, self.adapter(name))
-            one.scale = scale * one.configured_scale
+            one.scale = float(scale) * one.configured_scale
 
     def scale_layer(self, scale: float) -> None:
         """Multiply the scales of the active adapters."""
         for name in self.having(self.active_adapters):
-            self.adapter(name).scale *= scale
+            self.adapter(name).scale *= float(scale)
 
     def unscale_layer(self, scale: float | None = None) -> None:
         """Divide the scales of the active adapters; without a divisor, undo all such changes."""
@@ -314,7 +314,7 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
             if scale is None:
                 self.set_scale(name, 1)
             else:
-                self.adapter(name).scale /= scale
+                self.adapter(name).scale /= float(scale)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
         """The dense update of one adapter, scale included, laid out as the base weight is."""

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
@@ -74,15 +73,13 @@ def require_rows(layer: AdaptedLayer, x: Tensor, names: Sequence[str]) -> None:
 def add_updates_by_row(layer: AdaptedLayer, out: Tensor, x: Tensor, names: Sequence[str]) -> Tensor:
     """``out``, the base's output for ``x``, plus in each row the update of the adapter named."""
     compute = adapted_embedding if layer.is_embedding else adapted_linear
-    parts = []
-    order = []
+    total = out.clone()
     for name in dict.fromkeys(names):
         rows = [i for i, other in enumerate(names) if other == name]
         adapters = [layer.adapter(own) for own in layer.having([name])]
         base = _Computed(layer.base, out[rows])
-        parts.append(compute(base, adapters, x[rows]).view(base.out.shape))
-        order += rows
-    return torch.cat(parts)[torch.tensor(order).argsort()]
+        total[rows] = compute(base, adapters, x[rows]).view(base.out.shape)
+    return total
 
 
 class _Computed(nn.Module):

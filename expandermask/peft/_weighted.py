@@ -32,6 +32,11 @@ def require_summable(
     for name in adapters:
         if name not in attached.plans:
             raise AdapterError(f"Adapter {name} does not exist; there are {list(attached.plans)}")
+        if attached.biases(name):
+            raise AdapterError(
+                f"adapter {name!r} trains biases of the base, which a weighted sum would not have; "
+                'add up adapters with bias="none" only'
+            )
     if not adapters or len(adapters) != len(weights):
         raise AdapterError(
             "adapters and weights must be equally many and at least one, got "
@@ -94,7 +99,7 @@ def fill_sum(
 def _fill_layer(
     layer: AdaptedLayer, total: str, ranks: Sequence[tuple[str, int]], weights: Sequence[float]
 ) -> None:
-    """Stack the factors of one module; an adapter that it does not have gives zeros."""
+    """Stack the factors of one module; ranks that an adapter does not have there are zeros."""
     target = layer.adapter(total)
     (d, k), r = target.shape, target.r
     dtype = torch.promote_types(target.lora_B.dtype, torch.float32)
@@ -104,8 +109,8 @@ def _fill_layer(
     for (name, rank), weight in zip(ranks, weights, strict=True):
         if name in layer.adapters:
             one = layer.adapter(name)
-            block = slice(start, start + one.r)
             one_a, one_b = one.factors(dtype)
+            block = slice(start, start + one.r)
             a[block] = one_a
             b[block] = one_b.t() * (one.scale * weight)
         start += rank

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacfwd, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from expandermask import MaskPlan
 from expandermask.adapters import AdapterConfig, MaskedLinear, attach
@@ -127,6 +130,22 @@ def test_a_trace_holds_the_update() -> None:
         traced = torch.jit.trace(layer, torch.randn(1, 32))
         x = torch.randn(1, 32)
         torch.testing.assert_close(traced(x), oracle(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_trace_of_one_token_serves_more_of_them() -> None:
+    layer, oracle = build(32, 32, 16, 2)
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, torch.randn(1, 32))
+        x = torch.randn(5, 32)
+        torch.testing.assert_close(traced(x), oracle(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_of_one_token_holds_the_update() -> None:
+    layer, oracle = build(32, 32, 16, 2)
+    with torch.no_grad():
+        graph = make_fx(layer)(torch.randn(1, 32))
+        x = torch.randn(1, 32)
+        torch.testing.assert_close(graph(x), oracle(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("write", ["data", "fused", "vector", "load"])
@@ -258,3 +277,26 @@ def test_an_embedding_has_every_derivative_too() -> None:
 def _factors(layer: MaskedLinear) -> tuple:
     adapter = the_adapter(layer)
     return (*adapter.stored(), adapter.r, adapter.scale)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("tokens", [8, 600])
+@pytest.mark.parametrize("module", [nn.Linear(64, 256), nn.Embedding(64, 256)])
+def test_many_gradients_at_once_are_those_one_by_one(
+    module: nn.Module, tokens: int, create_graph: bool
+) -> None:
+    layer = nn.Sequential(copy.deepcopy(module))
+    attach(layer, AdapterConfig(r=16, target_modules=["0"]), rng=0)
+    randomise(layer)
+    x = torch.arange(tokens) % 64
+    if isinstance(module, nn.Linear):
+        x = torch.randn(tokens, 64)
+    out = layer(x)
+    values = [p for p in layer.parameters() if p.requires_grad]
+    grads = torch.randn(3, *out.shape)
+    each = [torch.autograd.grad(out, values, one, retain_graph=True) for one in grads]
+    together = torch.autograd.grad(
+        out, values, grads, is_grads_batched=True, create_graph=create_graph
+    )
+    for found, *expected in zip(together, *each, strict=True):
+        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-4)

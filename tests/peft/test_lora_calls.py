@@ -250,8 +250,18 @@ def transformers_own(folder: Path) -> bool:
     return close(found, expected) and not close(expected, base)
 
 
+def mixes_with_lora(_: Path) -> bool:
+    model = peft.get_peft_model(mlp(), config(), mixed=True)
+    model.add_adapter("other", peft.LoraConfig(target_modules=["2"], init_lora_weights=False))
+    model.set_adapter(["default", "other"])
+    both = model(X)
+    model.set_adapter("default")
+    return not torch.allclose(both, model(X))
+
+
 SAME: dict[str, Callable[[Path], bool]] = {
     "get_peft_model": starts_as_the_base,
+    "get_peft_model(mixed=True)": mixes_with_lora,
     "inject_adapter_in_model": injected,
     "from_pretrained": saved_and_loaded,
     "AutoPeftModel": loaded_by_auto,
@@ -342,10 +352,6 @@ def eva(_: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "get_peft_model(mixed=True)": (
-        lambda _: peft.get_peft_model(mlp(), config(), mixed=True),
-        "'XORA' is not compatible with the `PeftMixedModel`",
-    ),
     "save_pretrained(path_initial_model_for_weight_conversion=...)": (
         converted_on_saving,
         "not supported for XoraModel",

@@ -91,3 +91,8 @@ def test_what_is_refused_is_refused_later_too(name: str) -> None:
 def test_layer_classes_of_ones_own_are_refused_by_name() -> None:
     with pytest.raises(InvalidInputError, match=r"^_register_custom_module .*peft\.LoraConfig"):
         XoraConfig()._register_custom_module({torch.nn.LSTM: torch.nn.Module})
+
+
+def test_one_module_to_save_needs_a_list_too() -> None:
+    with pytest.raises(InvalidInputError, match=r"modules_to_save must be a list .* got 'head'"):
+        XoraConfig(modules_to_save="head")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -11,7 +12,8 @@ from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from expandermask.adapters import export_peft
+from expandermask import MaskPlan
+from expandermask.adapters import change_masks, export_peft
 from expandermask.peft import XoraConfig
 from tests.adapters.models import gpt2, tokens
 from tests.peft.cases import CASES, Case, frozen, layers, outputs, stir
@@ -106,6 +108,38 @@ def test_a_batch_in_half_precision(case: Case) -> None:
     found = in_one_batch(model, names, rows)
     assert found.dtype == torch.bfloat16
     assert (found.float() - expected).norm() < 0.05 * expected.norm()
+
+
+def test_a_batch_without_rows_has_the_shape_of_the_base_s(case: Case) -> None:
+    model = three(case)
+    empty = case.inputs[:0]
+    if isinstance(model(case.inputs), Tensor):
+        assert in_one_batch(model, [], empty).shape == case.out(model)[:0].shape
+
+
+@pytest.mark.parametrize("two", [torch.tensor(2.0), np.float32(2), np.int64(2), 2])
+def test_a_scale_may_be_any_kind_of_number(two: object) -> None:
+    model = CASES["mlp"].adapted()
+    layer = layers(model)["base_model.model.0"]
+    x = torch.randn(1, 64)
+    once = layer.base_layer(x) + x @ layer.get_delta_weight("default").t()
+    layer.set_scale("default", two)
+    layer.scale_layer(two)
+    layer.unscale_layer(two)
+    with torch.no_grad():  # a few tokens
+        expected = 2 * once - layer.base_layer(x)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_scale_that_was_changed_stays_so_when_masks_change() -> None:
+    model = CASES["mlp"].adapted()
+    layer = layers(model)["base_model.model.0"]
+    layer.set_scale("default", 0.5)
+    plan = model.base_model.mask_plans["default"]
+    shapes = {place: pair.shape for place, pair in plan.items()}
+    change_masks(model, MaskPlan.for_shapes(shapes, r=16, left_degree=4, rng=5))
+    assert layer.adapter("default").scale == pytest.approx(0.5 * 16 / (16 * 4) ** 0.5)
+    assert layers(model)["base_model.model.2"].adapter("default").scale == 16 / (16 * 4) ** 0.5
 
 
 def test_the_base_is_computed_once_for_all_rows() -> None:

@@ -193,6 +193,17 @@ def test_gates_and_changed_scales_are_in_the_sum() -> None:
     torch.testing.assert_close(layer.get_delta_weight("sum"), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_adapters_whose_modules_differ_in_rank_are_added_up() -> None:
+    model = CASES["mlp"].adapted(rank_pattern={"2": 8}, alpha_pattern={"0": 3})
+    model.add_adapter("other", CASES["mlp"].config(mask_seed=7, rank_pattern={"0": 32}))
+    stir(model, seed=2)
+    model.add_weighted_adapter(["default", "other"], [1.5, -2.0], "sum")
+    for layer in layers(model.get_base_model()).values():
+        expected = float64_update(layer, ["default", "other"], [1.5, -2.0])
+        found = layer.get_delta_weight("sum").double()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -345,3 +356,10 @@ def test_modules_of_unlike_ranks_are_added_up() -> None:
         torch.testing.assert_close(
             layer.get_delta_weight("sum").double(), expected, rtol=1e-5, atol=1e-5
         )
+
+
+def test_adapters_that_train_biases_are_not_added_up() -> None:
+    model = CASES["mlp"].adapted(bias="lora_only")
+    with pytest.raises(AdapterError, match="adapter 'default' trains biases"):
+        model.add_weighted_adapter(["default"], [1.0], "sum")
+    assert list(model.peft_config) == ["default"]

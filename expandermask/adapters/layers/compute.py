@@ -325,6 +325,6 @@ def _summed_back(
         grad_h = grad_h.masked_fill((ids == padding).unsqueeze(1), 0)
     if index.dim() == 2:
         kept = grad_h.gather(1, index.t()[ids].int())
-        return torch.zeros_like(values).index_add_(0, ids, kept)
+        return torch.zeros_like(values).index_add(0, ids, kept)
     dense = grad_h.new_zeros(rows, grad_h.shape[1])
     return gather_values(dense.index_add_(0, ids, grad_h).t(), index, values)

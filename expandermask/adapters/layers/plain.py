@@ -29,7 +29,7 @@ def gathered_update(
 
     O(tokens * left_degree * (k + d)) time and memory, which is little for few tokens only.
     """
-    tokens = len(x)
+    tokens = x.shape[0]  # a number that torch.jit.trace knows, as that of len is not
     products = (x.to(values_a.dtype).unsqueeze(2) * values_a).flatten(1)
     ranks = index_a.t().reshape(-1).long().expand(tokens, -1)
     h = products.new_zeros(tokens, r).scatter_add(1, ranks, products)
@@ -82,7 +82,9 @@ def differentiable_gradients(
     if not wanted:
         return [None, None, None]
     with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
-        y = torch.zeros_like(grad) if weight is None else functional.linear(x, weight)
+        # Of the shape of grad, but no batch of gradients itself, which torch.vmap would refuse.
+        zeros = torch.zeros(grad.shape, dtype=grad.dtype, device=grad.device)
+        y = zeros if weight is None else functional.linear(x, weight)
         out = plain_update(y, *inputs, index_a, index_b, r, scale, table)
         found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
     return [next(found) if need else None for need in needed]

@@ -62,6 +62,6 @@ def parameter_groups(
             if first_zero.requires_grad:
                 fast[id(first_zero)] = first_zero
     if not fast:
-        raise AdapterError("no adapter of this model trains; attach one, or make one active")
+        raise AdapterError("no B of this model trains; attach an adapter, or make one active")
     slow = [p for p in model.parameters() if p.requires_grad and id(p) not in fast]
     return [{"params": slow, "lr": lr}, {"params": list(fast.values()), "lr": lr * lr_ratio}]

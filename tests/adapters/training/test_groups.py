@@ -106,7 +106,7 @@ def test_only_active_adapters_are_in_the_groups() -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    with pytest.raises(AdapterError, match="no adapter of this model trains"):
+    with pytest.raises(AdapterError, match="no B of this model trains"):
         parameter_groups(mlp(), lr=RATE)
     model = by_attach(mlp())
     for wrong in ({"lr": 0.0}, {"lr": RATE, "lr_ratio": -1}, {"lr": float("nan")}):

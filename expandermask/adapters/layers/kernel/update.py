@@ -141,7 +141,7 @@ def supports(
 
 
 def supports_few(y: Tensor, x: Tensor, *factors: Tensor) -> bool:
-    """Whether `few_update` takes these: on a CPU in float32, where nothing is differentiated."""
+    """Whether `few_update` takes these: on a CPU in float32, without gradients or a trace."""
     return (
         not torch.is_grad_enabled()
         and len(x) < LEAST_TOKENS
@@ -154,6 +154,7 @@ def supports_few(y: Tensor, x: Tensor, *factors: Tensor) -> bool:
         )
         and y.dtype == x.dtype == factors[0].dtype == factors[1].dtype == torch.float32
         and not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+        and not torch._C._len_torch_dispatch_stack()  # a mode that watches operations
         and available()
         and few_tokens() is not None
     )
@@ -174,7 +175,7 @@ def few_update(
     tensors = (out, x, values_a, values_b, index_a, index_b)
     add = few_tokens()
     assert add is not None
-    add(*(tensor.detach().numpy() for tensor in tensors), r, scale)
+    add(*(tensor.detach().numpy() for tensor in tensors), r, float(scale))
     return out
 
 
@@ -211,6 +212,11 @@ def _is_temporary(y: Tensor) -> bool:
     return y.is_contiguous() and not y._is_view() and not (y.requires_grad and y.is_leaf)
 
 
+def _is_batch(grad: Tensor) -> bool:
+    """Whether these are many gradients at once, of ``is_grads_batched``: nothing has an address."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
 class _KernelUpdate(torch.autograd.Function):
     """`masked_update`, or where there is a weight instead of y, `masked_linear`."""
 
@@ -236,7 +242,7 @@ class _KernelUpdate(torch.autograd.Function):
         """Gradients of y, x and both values, each only where it is asked for."""
         weight, x, *saved = ctx.saved_tensors
         need_y, *needed = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _is_batch(grad):
             factors = (*saved[1:], ctx.r, ctx.scale)
             found = differentiable_gradients(needed, grad, x, *factors, weight=weight)
             return grad if need_y else None, *found, *(None,) * 7
