@@ -65,6 +65,7 @@ def test_a_few_tokens_are_those_of_the_dense_oracle(
     sizes: tuple[int, int, int, int], tokens: int, seed: int
 ) -> None:
     layer, oracle = build(*sizes, seed=seed, dtype=torch.float64)
+    layer.eval()
     x = torch.randn(tokens, sizes[1], dtype=torch.float64)
     torch.testing.assert_close(layer(x), oracle(x))
     gathered = gathered_update(layer.base(x), x, *_factors(layer))
@@ -73,6 +74,7 @@ def test_a_few_tokens_are_those_of_the_dense_oracle(
 
 def test_a_token_of_bfloat16_is_as_near_as_bfloat16_allows() -> None:
     layer, oracle = build(64, 64, 64, 2)
+    layer.eval()
     layer.base.bfloat16()
     x = torch.randn(1, 64).bfloat16()
     exact = oracle(x.float())
@@ -88,6 +90,7 @@ def test_decoding_makes_no_dense_factor(
     monkeypatch.setattr(compute, "MaskedUpdate", None)
     monkeypatch.setattr(compute, "_chosen", backend)
     layer, oracle = build(64, 64, 64, 2)
+    layer.eval()
     layer.to(dtype)
     x = torch.randn(2, 3, 64).to(dtype)
     near = 3e-2 if dtype == torch.bfloat16 else 1e-5
@@ -101,6 +104,7 @@ def test_decoding_makes_no_dense_factor(
 @pytest.mark.parametrize("r", [16, 512])
 def test_the_compiled_loops_give_what_the_oracle_gives(tokens: int, r: int) -> None:
     layer, oracle = build(512, 512, r, 16)
+    layer.eval()
     x = torch.randn(tokens, 512)
     y = layer.base(x).detach()
     with torch.no_grad():
@@ -113,6 +117,7 @@ def test_the_compiled_loops_give_what_the_oracle_gives(tokens: int, r: int) -> N
 
 def test_what_the_compiled_loops_leave_to_others() -> None:
     layer, _ = build(32, 32, 16, 2)
+    layer.eval()
     x = torch.randn(1, 32)
     y, factors = torch.randn(1, 32), the_adapter(layer).stored()
     assert not kernel.supports_few(y, x, *factors), "gradients are enabled"
@@ -126,6 +131,7 @@ def test_what_the_compiled_loops_leave_to_others() -> None:
 
 def test_a_trace_holds_the_update() -> None:
     layer, oracle = build(32, 32, 16, 2)
+    layer.eval()
     with torch.no_grad():
         traced = torch.jit.trace(layer, torch.randn(1, 32))
         x = torch.randn(1, 32)
@@ -134,6 +140,7 @@ def test_a_trace_holds_the_update() -> None:
 
 def test_a_trace_of_one_token_serves_more_of_them() -> None:
     layer, oracle = build(32, 32, 16, 2)
+    layer.eval()
     with torch.no_grad():
         traced = torch.jit.trace(layer, torch.randn(1, 32))
         x = torch.randn(5, 32)
@@ -142,6 +149,7 @@ def test_a_trace_of_one_token_serves_more_of_them() -> None:
 
 def test_a_graph_of_one_token_holds_the_update() -> None:
     layer, oracle = build(32, 32, 16, 2)
+    layer.eval()
     with torch.no_grad():
         graph = make_fx(layer)(torch.randn(1, 32))
         x = torch.randn(1, 32)
@@ -151,6 +159,7 @@ def test_a_graph_of_one_token_holds_the_update() -> None:
 @pytest.mark.parametrize("write", ["data", "fused", "vector", "load"])
 def test_values_that_change_behind_a_version_counter_are_used(write: str) -> None:
     layer, _ = build(32, 32, 16, 2)
+    layer.eval()
     adapter = the_adapter(layer)
     x = torch.randn(1, 32)
     with torch.no_grad():

@@ -110,10 +110,12 @@ def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, base: nn.Modul
     factors = (*adapter.stored(), adapter.r, adapter.scale)
     if _is_transformed():
         return plain_update(y, x, *factors)
-    if _chosen == "auto" and kernel.supports_few(y, x, *factors[:4]):
-        return kernel.few_update(y, x, *factors)
-    if _are_few(x, *factors[2:5]):
-        return gathered_update(y, x, *factors)
+    # Checkpointing runs a pass of training without gradients and then again with them: both alike.
+    if not adapter.training:
+        if _chosen == "auto" and kernel.supports_few(y, x, *factors[:4]):
+            return kernel.few_update(y, x, *factors)
+        if _are_few(x, *factors[2:5]):
+            return gathered_update(y, x, *factors)
     if _chosen == "auto" and kernel.supports(x, *factors[:4], y=y):
         # What a plain layer gave is read by nothing else, so it may be written over.
         return kernel.masked_update(y, x, *factors, inplace=is_plain_linear(base))
