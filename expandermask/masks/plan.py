@@ -94,9 +94,8 @@ class MaskPlan(Mapping[str, MaskPair]):
     proved Ramanujan, of the left degree, and has a recipe. The one exception is a module with a
     single input or output: that row of its mask is kept whole, and nothing is to prove.
     `from_masks` takes any masks; they are held as `BipartiteGraph`, and ``left_degree`` is None.
-    Modules may have ranks of their own
-    (`MaskPair.r`); ``r`` is the largest. Saved plans hold recipes and hashes, and indices only of
-    masks without a recipe.
+    Modules may have ranks of their own (`MaskPair.r`); ``r`` is the largest. Saved plans hold
+    recipes and hashes, and indices only of masks without a recipe.
 
     Examples
     --------
@@ -109,7 +108,13 @@ class MaskPlan(Mapping[str, MaskPair]):
     """
 
     def __init__(
-        self, pairs: Mapping[str, MaskPair], *, r: int, left_degree: int | None, seed: int
+        self,
+        pairs: Mapping[str, MaskPair],
+        *,
+        r: int,
+        left_degree: int | None,
+        seed: int,
+        adjusted: Mapping[str, str] | None = None,
     ) -> None:
         for name, pair in pairs.items():
             _require_sound(name, pair, left_degree)
@@ -120,7 +125,7 @@ class MaskPlan(Mapping[str, MaskPair]):
         self.r = r
         self.left_degree = left_degree
         self.seed = seed
-        self.adjusted: dict[str, str] = {}
+        self.adjusted = dict(adjusted or {})
         """What ``infeasible`` did to modules without masks of the rank asked for; not saved."""
 
     @classmethod
@@ -227,16 +232,14 @@ class MaskPlan(Mapping[str, MaskPair]):
         }
         pairs = {name: MaskPair(graphs[name, "A"], graphs[name, "B"]) for name in own}
         largest = max(own.values(), default=r)
-        plan = cls(pairs, r=largest, left_degree=ranks.left_degree, seed=seed)
         if adjusted:
-            plan.adjusted = adjusted
             warnings.warn(
                 f"{len(adjusted)} of {len(checked)} modules have no masks of the rank asked for "
                 f"with left_degree={left_degree}. As infeasible={infeasible!r} says: "
                 f"{grouped(adjusted)}",
                 stacklevel=2,
             )
-        return plan
+        return cls(pairs, r=largest, left_degree=ranks.left_degree, seed=seed, adjusted=adjusted)
 
     @classmethod
     def from_masks(
@@ -317,9 +320,9 @@ class MaskPlan(Mapping[str, MaskPair]):
     def with_masks(self, pairs: Mapping[str, MaskPair], *, left_degree: int | None) -> MaskPlan:
         """A plan of these masks, of the same seed."""
         largest = max((pair.r for pair in pairs.values()), default=self.r)
-        plan = MaskPlan(pairs, r=largest, left_degree=left_degree, seed=self.seed)
-        plan.adjusted = self.adjusted
-        return plan
+        return MaskPlan(
+            pairs, r=largest, left_degree=left_degree, seed=self.seed, adjusted=self.adjusted
+        )
 
     def graphs(self) -> Iterator[tuple[str, BiregularGraph]]:
         """Every certified graph with its name, ``module.A`` or ``module.B``."""

@@ -113,8 +113,8 @@ class XoraConfig(LoraFields):
         Seed of all masks and first values, in [0, 2**64). If None, one below 2**53 is drawn from
         torch's CPU generator when a model first gets the adapter, so that `set_seed` fixes it, and
         kept here: masks are not saved but made again from it. Another adapter of the same config
-        gets a copy with another seed. Where several processes train, rank
-        0 draws for all. A state that is loaded brings its own seed.
+        gets a copy with another seed. Where several processes train, rank 0 draws for all. A state
+        that is loaded brings its own seed.
     mask_plan : dict, optional
         The plan of masks that were changed since, as `MaskPlan.to_dict` has it; not to be set by
         hand.

@@ -102,9 +102,9 @@ def _hand_over(
     return args, {**kwargs, "adapter_names": names}
 
 
-def _encoder_modules(model: nn.Module) -> set[nn.Module]:
+def _encoder_modules(model: Any) -> set[nn.Module]:
     """The modules of the encoder, if the model has one beside a decoder."""
     if not hasattr(model, "get_encoder"):
         return set()
-    encoder = model.get_encoder()  # type: ignore[operator]
+    encoder: nn.Module = model.get_encoder()
     return set() if encoder is model else set(encoder.modules())

@@ -43,10 +43,10 @@ class MixedXoraModel(lists.MixedModel):
             super()._create_and_replace(config, *args, **kwargs)
 
     def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> nn.Module:
-        super()._unload_and_optionally_merge(*args, **kwargs)
-        if is_attached(self.model):
-            record(self.model, None)
-        return self.model  # type: ignore[no-any-return]
+        model: nn.Module = super()._unload_and_optionally_merge(*args, **kwargs)
+        if is_attached(model):
+            record(model, None)
+        return model
 
 
 def take_part() -> None:

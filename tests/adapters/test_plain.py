@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from expandermask import MaskPlan
 from expandermask.adapters import AdapterConfig, MaskedLinear, attach
 from expandermask.adapters.layers import compute, kernel
+from expandermask.adapters.layers.kernel import few, launch
 from expandermask.adapters.layers.plain import gathered_update
 from tests.adapters.models import attached, mlp, randomise
 from tests.adapters.pairs import build, the_adapter
@@ -68,7 +69,7 @@ def test_a_few_tokens_are_those_of_the_dense_oracle(
     layer.eval()
     x = torch.randn(tokens, sizes[1], dtype=torch.float64)
     torch.testing.assert_close(layer(x), oracle(x))
-    gathered = gathered_update(layer.base(x), x, *_factors(layer))
+    gathered = gathered_update(layer.base(x), x, the_adapter(layer).stored())
     torch.testing.assert_close(gathered, oracle(x))
 
 
@@ -109,8 +110,8 @@ def test_the_compiled_loops_give_what_the_oracle_gives(tokens: int, r: int) -> N
     y = layer.base(x).detach()
     with torch.no_grad():
         if kernel.available():
-            assert kernel.supports_few(y, x, *the_adapter(layer).stored()) is (tokens < 16)
-            found = kernel.few_update(y, x, *_factors(layer))
+            assert kernel.supports_few(y, x, the_adapter(layer).stored()) is (tokens < 16)
+            found = kernel.few_update(y, x, the_adapter(layer).stored())
             torch.testing.assert_close(found, oracle(x), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(layer(x), oracle(x), rtol=1e-5, atol=1e-5)
 
@@ -120,13 +121,35 @@ def test_what_the_compiled_loops_leave_to_others() -> None:
     layer.eval()
     x = torch.randn(1, 32)
     y, factors = torch.randn(1, 32), the_adapter(layer).stored()
-    assert not kernel.supports_few(y, x, *factors), "gradients are enabled"
+    assert not kernel.supports_few(y, x, factors), "gradients are enabled"
     with torch.no_grad():
-        assert kernel.supports_few(y, x, *factors) is kernel.available()
-        assert not kernel.supports_few(y.double(), x.double(), *factors)
-        assert not kernel.supports_few(y.T.contiguous().T.expand(1, 32)[:, ::2], x, *factors)
-        assert not kernel.supports_few(y.to("meta"), x.to("meta"), *factors)
-        assert not kernel.supports_few(y, x, factors[0].double(), *factors[1:])
+        assert kernel.supports_few(y, x, factors) is kernel.available()
+        assert not kernel.supports_few(y.double(), x.double(), factors)
+        assert not kernel.supports_few(y.T.contiguous().T.expand(1, 32)[:, ::2], x, factors)
+        assert not kernel.supports_few(y.to("meta"), x.to("meta"), factors)
+        wide = factors._replace(values_a=factors.values_a.double())
+        assert not kernel.supports_few(y, x, wide)
+
+
+@pytest.mark.skipif(not kernel.available(), reason="the kernel does not run here")
+def test_loops_that_do_not_compile_are_warned_of_and_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise ImportError("no LLVM")
+
+    few._compiled.cache_clear()
+    monkeypatch.setattr(few, "kept_for_others", broken)
+    monkeypatch.setattr(launch, "_FAILURES", [])
+    layer, oracle = build(32, 32, 16, 2)
+    layer.eval()
+    x = torch.randn(1, 32)
+    try:
+        with torch.no_grad(), pytest.warns(RuntimeWarning, match="without the CPU kernel.*no LLVM"):
+            torch.testing.assert_close(layer(x), oracle(x), rtol=1e-5, atol=1e-5)
+        assert not kernel.available()
+    finally:
+        few._compiled.cache_clear()
 
 
 def test_a_trace_holds_the_update() -> None:
@@ -281,11 +304,6 @@ def test_an_embedding_has_every_derivative_too() -> None:
     )
     assert again.isfinite().all()
     assert again.any()
-
-
-def _factors(layer: MaskedLinear) -> tuple:
-    adapter = the_adapter(layer)
-    return (*adapter.stored(), adapter.r, adapter.scale)
 
 
 @pytest.mark.parametrize("create_graph", [False, True])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from expandermask.adapters.layers.factors import (
+    Factors,
     columns_by_rank,
     dense_factor,
     index_of,
@@ -165,9 +166,10 @@ class MaskedAdapter(nn.Module):
             if not self._trains:
                 self.let_train(False)
 
-    def stored(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Values of A and of B, gates multiplied in, and both indices: what products take."""
-        return self.lora_A, self.gated_b(), self.index_a, self.index_b
+    def stored(self) -> Factors:
+        """Both factors, the gates multiplied into the values of B: what products take."""
+        gated = self.gated_b()
+        return Factors(self.lora_A, gated, self.index_a, self.index_b, self.r, self.scale)
 
     def gated_b(self) -> Tensor:
         """The values of B with both gates multiplied in; the parameter itself if there are none.

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from expandermask.adapters.layers import kernel
 from expandermask.adapters.layers.adapter import MaskedAdapter
-from expandermask.adapters.layers.factors import dense_factor, gather_values
+from expandermask.adapters.layers.factors import Factors, dense_factor, gather_values
 from expandermask.adapters.layers.plain import (
     differentiable_gradients,
     gathered_update,
@@ -93,9 +93,11 @@ def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: T
     total = out if embed_scale is None else torch.zeros_like(out)
     for adapter in adapters:
         table = (adapter.shape[1], padding)
-        factors = (*adapter.stored(), adapter.r, adapter.scale, table)
-        update = plain_update if _is_transformed() else MaskedUpdate.apply
-        total = update(total, flat, *factors)
+        factors = adapter.stored()
+        if _is_transformed():
+            total = plain_update(total, flat, factors, table)
+        else:
+            total = MaskedUpdate.apply(total, flat, *factors, table)
     if embed_scale is not None:
         total = out + total * embed_scale
     return total.view(shape)
@@ -107,28 +109,29 @@ def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, base: nn.Modul
     if adapter.training and adapter.dropout:
         x = functional.dropout(rows, adapter.dropout)
     x = x.to(y.dtype)
-    factors = (*adapter.stored(), adapter.r, adapter.scale)
+    factors = adapter.stored()
     if _is_transformed():
-        return plain_update(y, x, *factors)
+        return plain_update(y, x, factors)
     # Checkpointing runs a pass of training without gradients and then again with them: both alike.
     if not adapter.training:
-        if _chosen == "auto" and kernel.supports_few(y, x, *factors[:4]):
-            return kernel.few_update(y, x, *factors)
-        if _are_few(x, *factors[2:5]):
-            return gathered_update(y, x, *factors)
+        if _chosen == "auto" and kernel.supports_few(y, x, factors):
+            return kernel.few_update(y, x, factors)
+        if _are_few(x, factors):
+            return gathered_update(y, x, factors)
     if _chosen == "auto" and kernel.supports(x, *factors[:4], y=y):
         # What a plain layer gave is read by nothing else, so it may be written over.
         return kernel.masked_update(y, x, *factors, inplace=is_plain_linear(base))
     return MaskedUpdate.apply(y, x, *factors)  # type: ignore[no-any-return]
 
 
-def _are_few(x: Tensor, index_a: Tensor, index_b: Tensor, r: int) -> bool:
+def _are_few(x: Tensor, factors: Factors) -> bool:
     """Whether these are so few tokens, as in decoding, that gathering is faster.
 
     Not where gradients are taken, so that how tokens are batched does not change how one trains.
     """
-    is_regular = index_a.dim() == index_b.dim() == 2
-    return is_regular and not torch.is_grad_enabled() and _FEW * len(x) * len(index_a) <= r
+    if torch.is_grad_enabled() or not factors.is_regular:
+        return False
+    return _FEW * len(x) * len(factors.index_a) <= factors.r
 
 
 def _is_transformed() -> bool:
@@ -153,17 +156,20 @@ def _at_once(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor | 
         or torch.is_autocast_enabled(rows.device.type)
     ):
         return None
-    values_a, values_b, *index = adapter.stored()
+    factors = adapter.stored()
     weight: Any = base.weight
     bias: Any = base.bias
-    rest: Any = (*index, adapter.r, adapter.scale)
-    if _chosen == "auto" and kernel.supports(rows, values_a, values_b, *index):
-        return kernel.masked_linear(rows, weight, bias, values_a, values_b, *rest)
+    if _chosen == "auto" and kernel.supports(rows, *factors[:4]):
+        return kernel.masked_linear(rows, weight, bias, *factors)
     d, k = adapter.shape
     many = rows.shape[0] * (d + k) >= 2 * d * k
-    if many and rows.dtype == values_a.dtype and rows.dtype in (torch.float32, torch.float64):
+    if (
+        many
+        and rows.dtype == factors.values_a.dtype
+        and rows.dtype in (torch.float32, torch.float64)
+    ):
         return MaskedAffine.apply(  # type: ignore[no-any-return]
-            rows, values_a, values_b, weight, bias, *rest
+            rows, *factors[:2], weight, bias, *factors[2:]
         )
     return None
 
@@ -230,10 +236,9 @@ class MaskedUpdate(torch.autograd.Function):
         x, h, values_a, values_b, index_a, index_b = ctx.saved_tensors
         need_y, need_x, need_a, need_b = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
-            factors = (values_a, values_b, index_a, index_b, ctx.r, ctx.scale)
-            found = differentiable_gradients(
-                (need_x, need_a, need_b), grad, x, *factors, table=ctx.table
-            )
+            factors = Factors(values_a, values_b, index_a, index_b, ctx.r, ctx.scale)
+            needed = (need_x, need_a, need_b)
+            found = differentiable_gradients(needed, grad, x, factors, table=ctx.table)
             return grad if need_y else None, *found, *(None,) * 5
         grad_x = grad_a = grad_b = None
         with torch.autocast(grad.device.type, enabled=False):
@@ -288,8 +293,8 @@ class MaskedAffine(torch.autograd.Function):
         x, values_a, values_b, weight, index_a, index_b = ctx.saved_tensors
         need_x, need_a, need_b = needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
-            factors = (values_a, values_b, index_a, index_b, ctx.r, ctx.scale)
-            found = differentiable_gradients(needed, grad, x, *factors, weight=weight)
+            factors = Factors(values_a, values_b, index_a, index_b, ctx.r, ctx.scale)
+            found = differentiable_gradients(needed, grad, x, factors, weight=weight)
             return *found, *(None,) * 6
         grad_x = grad_a = grad_b = None
         d, k = weight.shape

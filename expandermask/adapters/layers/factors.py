@@ -19,6 +19,7 @@ group parameters take one of one dimension for a bias.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,22 @@ from expandermask.graphs.biregular import BiregularGraph
 from expandermask.masks.plan import Support
 
 Shape = tuple[int, ...]
+
+
+class Factors(NamedTuple):
+    """A and B of one adapter as they are stored, and what a product with them needs besides."""
+
+    values_a: Tensor
+    values_b: Tensor
+    index_a: Tensor
+    index_b: Tensor
+    r: int
+    scale: float
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether both are in the regular layout."""
+        return self.index_a.dim() == self.index_b.dim() == 2
 
 
 def value_shape(support: Support) -> tuple[int, int]:

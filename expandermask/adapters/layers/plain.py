@@ -12,23 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from expandermask.adapters.layers.factors import dense_factor
+from expandermask.adapters.layers.factors import Factors, dense_factor
 
 
-def gathered_update(
-    y: Tensor,
-    x: Tensor,
-    values_a: Tensor,
-    values_b: Tensor,
-    index_a: Tensor,
-    index_b: Tensor,
-    r: int,
-    scale: float,
-) -> Tensor:
+def gathered_update(y: Tensor, x: Tensor, factors: Factors) -> Tensor:
     """y + scale * x A' B' without a dense factor, for indices in the regular layout.
 
     O(tokens * left_degree * (k + d)) time and memory, which is little for few tokens only.
     """
+    values_a, values_b, index_a, index_b, r, scale = factors
     tokens = x.shape[0]  # a number that torch.jit.trace knows, as that of len is not
     products = (x.to(values_a.dtype).unsqueeze(2) * values_a).flatten(1)
     ranks = index_a.t().reshape(-1).long().expand(tokens, -1)
@@ -39,17 +31,10 @@ def gathered_update(
 
 
 def plain_update(
-    y: Tensor,
-    x: Tensor,
-    values_a: Tensor,
-    values_b: Tensor,
-    index_a: Tensor,
-    index_b: Tensor,
-    r: int,
-    scale: float,
-    table: tuple[int, int] | None = None,
+    y: Tensor, x: Tensor, factors: Factors, table: tuple[int, int] | None = None
 ) -> Tensor:
     """What `MaskedUpdate` computes, by operations that can be differentiated in every way."""
+    values_a, values_b, index_a, index_b, r, scale = factors
     b = dense_factor(values_b * scale, index_b, (r, y.shape[1]), y.dtype)
     if table is None:
         a = dense_factor(values_a, index_a, (r, x.shape[1]), y.dtype)
@@ -63,12 +48,7 @@ def differentiable_gradients(
     needed: Sequence[bool],
     grad: Tensor,
     x: Tensor,
-    values_a: Tensor,
-    values_b: Tensor,
-    index_a: Tensor,
-    index_b: Tensor,
-    r: int,
-    scale: float,
+    factors: Factors,
     *,
     weight: Tensor | None = None,
     table: tuple[int, int] | None = None,
@@ -77,7 +57,7 @@ def differentiable_gradients(
 
     They are those of `plain_update`, and with a ``weight`` of x W' beside it.
     """
-    inputs = (x, values_a, values_b)
+    inputs = (x, factors.values_a, factors.values_b)
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
     if not wanted:
         return [None, None, None]
@@ -85,6 +65,6 @@ def differentiable_gradients(
         # Of the shape of grad, but no batch of gradients itself, which torch.vmap would refuse.
         zeros = torch.zeros(grad.shape, dtype=grad.dtype, device=grad.device)
         y = zeros if weight is None else functional.linear(x, weight)
-        out = plain_update(y, *inputs, index_a, index_b, r, scale, table)
+        out = plain_update(y, x, factors, table)
         found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
     return [next(found) if need else None for need in needed]

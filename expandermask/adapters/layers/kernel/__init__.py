@@ -4,15 +4,13 @@ Nothing here needs to be there: where the machine or numba cannot, `supports` sa
 portable functions of `expandermask.adapters.layers.compute` do the same work.
 """
 
+from expandermask.adapters.layers.kernel.few import LEAST_TOKENS, few_update, supports_few
 from expandermask.adapters.layers.kernel.launch import available
 from expandermask.adapters.layers.kernel.update import (
-    LEAST_TOKENS,
     check_index,
-    few_update,
     masked_linear,
     masked_update,
     supports,
-    supports_few,
 )
 
 __all__ = [

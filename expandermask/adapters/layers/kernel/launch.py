@@ -40,13 +40,14 @@ def usable() -> bool:
     try:
         for name in ("forward", "backward"):
             compiled(name)
-    except Exception as error:
-        _note_failure(error)
+    except Exception as error:  # of whatever kind numba and LLVM raise
+        note_failure(error)
         return False
     return True
 
 
-def _note_failure(error: Exception) -> None:
+def note_failure(error: Exception) -> None:
+    """Go on without the kernel from now on, and say so."""
     _FAILURES.append(repr(error))
     warnings.warn(f"going on without the CPU kernel: {error!r}", RuntimeWarning, stacklevel=3)
 
@@ -71,38 +72,23 @@ def run(name: str, words: dict[str, int]) -> None:
 
 
 @cache
-def few_tokens() -> Callable[..., None] | None:
-    """`_few.add_few` as numba compiles it, or None where it cannot, which is warned of once."""
-    from numba import njit
-
-    from expandermask.adapters.layers.kernel._few import add_few
-
-    try:
-        function: Callable[..., None] = _cached(njit, add_few, error_model="numpy")
-    except Exception as error:
-        _note_failure(error)
-        return None
-    return function
-
-
-@cache
 def compiled(name: str) -> Any:
     """The body ``name`` as a numba C callback: seconds once, then from numba's cache."""
     from numba import cfunc
 
     from expandermask.adapters.layers.kernel import _bodies
 
-    return _cached(partial(cfunc, "void(int64)"), getattr(_bodies, name), error_model="numpy")
+    return kept_for_others(partial(cfunc, "void(int64)"), getattr(_bodies, name))
 
 
-def _cached(compiler: Callable[..., Any], body: Callable[..., None], **options: Any) -> Any:
+def kept_for_others(compiler: Callable[..., Any], body: Callable[..., None]) -> Any:
     """Compile ``body``, and keep the result for other processes where a folder can be written."""
     try:
-        return compiler(cache=True, **options)(body)
+        return compiler(cache=True, error_model="numpy")(body)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
-        return compiler(**options)(body)
+        return compiler(error_model="numpy")(body)
 
 
 @cache

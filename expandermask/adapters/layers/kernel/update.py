@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter, functional
 
-from expandermask.adapters.layers.kernel.launch import available, few_tokens, run, usable
+from expandermask.adapters.layers.factors import Factors
+from expandermask.adapters.layers.kernel.few import LEAST_TOKENS
+from expandermask.adapters.layers.kernel.launch import available, run, usable
 from expandermask.adapters.layers.plain import differentiable_gradients
 from expandermask.errors import InvalidInputError
 
-LEAST_TOKENS, LEAST_ENTRIES = 16, 2**16
-"""From where on the kernel was measured to be faster than the portable functions."""
+LEAST_ENTRIES = 2**16
+"""From where on the kernel was measured to be faster, beside `LEAST_TOKENS`."""
 _TILE = 16
 _TILES_IN_CHUNK, _MOST_CHUNKS = 8, 64
 _INDEX_DTYPES = (torch.uint8, torch.int16, torch.int32)
@@ -140,45 +142,6 @@ def supports(
     )
 
 
-def supports_few(y: Tensor, x: Tensor, *factors: Tensor) -> bool:
-    """Whether `few_update` takes these: on a CPU in float32, without gradients or a trace."""
-    return (
-        not torch.is_grad_enabled()
-        and len(x) < LEAST_TOKENS
-        and all(
-            (type(t) is Tensor or type(t) is Parameter)
-            and t.dim() == 2
-            and t.device.type == "cpu"
-            and t.is_contiguous()
-            for t in (y, x, *factors)
-        )
-        and y.dtype == x.dtype == factors[0].dtype == factors[1].dtype == torch.float32
-        and not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
-        and not torch._C._len_torch_dispatch_stack()  # a mode that watches operations
-        and available()
-        and few_tokens() is not None
-    )
-
-
-def few_update(
-    y: Tensor,
-    x: Tensor,
-    values_a: Tensor,
-    values_b: Tensor,
-    index_a: Tensor,
-    index_b: Tensor,
-    r: int,
-    scale: float,
-) -> Tensor:
-    """What `masked_update` computes, for the few tokens of decoding, without gradients."""
-    out = y.clone()
-    tensors = (out, x, values_a, values_b, index_a, index_b)
-    add = few_tokens()
-    assert add is not None
-    add(*(tensor.detach().numpy() for tensor in tensors), r, float(scale))
-    return out
-
-
 def check_index(index: Tensor, r: int) -> None:
     """Raise unless every entry is in [0, r) and no column names a rank twice.
 
@@ -243,8 +206,9 @@ class _KernelUpdate(torch.autograd.Function):
         weight, x, *saved = ctx.saved_tensors
         need_y, *needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled() or _is_batch(grad):
-            factors = (*saved[1:], ctx.r, ctx.scale)
-            found = differentiable_gradients(needed, grad, x, *factors, weight=weight)
+            _, values_a, values_b, index_a, index_b = saved
+            factors = Factors(values_a, values_b, index_a, index_b, ctx.r, ctx.scale)
+            found = differentiable_gradients(needed, grad, x, factors, weight=weight)
             return grad if need_y else None, *found, *(None,) * 7
         need_x, *wanted = needed
         grads: list[Tensor | None] = [None] * 3
