@@ -118,7 +118,11 @@ def test_message():
     with pytest.raises(ValueError, match="should be a positive integer value but the value passed"):
         adapted(LoraConfig, r=0)
 """
-PEFT_HELPERS = "def hub_online_once(): pass\ndef load_dataset_english_quotes(): pass\n"
+PEFT_HELPERS = {
+    "testing_utils": "def hub_online_once(): pass\ndef load_dataset_english_quotes(): pass\n",
+    "test_custom_models": "class TestRequiresGrad:\n    def check_requires_grad(self): pass\n",
+    "test_low_level_api": "from peft import inject_adapter_in_model, set_peft_model_state_dict\n",
+}
 
 
 def peft_tests(folder: Path, least_run: int = 1) -> tuple[int, dict]:
@@ -144,7 +148,8 @@ def test_peft_tests(tmp_path):
     """Every kind of outcome; passing alone is a success; what was passed is not to be lacking."""
     tests = tmp_path / "tests"
     tests.mkdir()
-    (tests / "testing_utils.py").write_text(PEFT_HELPERS)
+    for name, text in PEFT_HELPERS.items():
+        (tests / f"{name}.py").write_text(text)
     (tests / "test_config.py").write_text(PEFT_TEST)
     code, found = peft_tests(tmp_path)
     assert code == 1

@@ -7,7 +7,7 @@ Six ways to one result, chosen call by call:
 - one product with W + scale * B A, for many tokens in float32 and wider;
 - the update added to whatever the base gives, which works with every base;
 - for a few tokens, as in decoding, the update gathered value by value, without a dense factor;
-- plain operations, for `torch.func` and forward mode, which take derivatives of every operation.
+- plain operations, which `torch.func` and forward mode differentiate, and traces and exports keep.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def adapted_embedding(base: nn.Module, adapters: Sequence[MaskedAdapter], ids: T
     for adapter in adapters:
         table = (adapter.shape[1], padding)
         factors = adapter.stored()
-        if _is_transformed():
+        if _are_operations_watched():
             total = plain_update(total, flat, factors, table)
         else:
             total = MaskedUpdate.apply(total, flat, *factors, table)
@@ -110,7 +110,7 @@ def _with_update(y: Tensor, rows: Tensor, adapter: MaskedAdapter, base: nn.Modul
         x = functional.dropout(rows, adapter.dropout)
     x = x.to(y.dtype)
     factors = adapter.stored()
-    if _is_transformed():
+    if _are_operations_watched():
         return plain_update(y, x, factors)
     # Checkpointing runs a pass of training without gradients and then again with them: both alike.
     if not adapter.training:
@@ -134,9 +134,18 @@ def _are_few(x: Tensor, factors: Factors) -> bool:
     return _FEW * len(x) * len(factors.index_a) <= factors.r
 
 
-def _is_transformed() -> bool:
-    """Whether `torch.func` or forward mode takes derivatives of the operations themselves."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+def _are_operations_watched() -> bool:
+    """Whether the operations themselves are taken: differentiated, traced or exported.
+
+    A trace serves any number of tokens, and where this library is not installed. So nothing that
+    is chosen by that number may enter it, nor an operation or autograd function of this library.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+        or torch.compiler.is_exporting()
+    )
 
 
 def _at_once(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor | None:
@@ -147,8 +156,8 @@ def _at_once(base: nn.Module, adapter: MaskedAdapter, rows: Tensor) -> Tensor | 
     alone. Without the kernel, nor for half precision (see `MaskedAffine`).
     """
     if (
-        len(rows) < kernel.LEAST_TOKENS
-        or _is_transformed()
+        _are_operations_watched()
+        or len(rows) < kernel.LEAST_TOKENS
         or not is_plain_linear(base)
         or rows.dtype != base.weight.dtype
         or (adapter.training and adapter.dropout)

@@ -121,13 +121,12 @@ def dense_factor(
 ) -> Tensor:
     """The dense factor, transposed: (r, n) = ``shape``, with ``values`` in place and zeros else."""
     values = values.to(dtype)
-    dense = values.new_zeros(shape)
     if index.dim() == 2:
-        return dense.scatter_(0, index.int(), values.t())
+        return values.new_zeros(shape).scatter_(0, index.int(), values.t())
     if values.shape[1] == shape[0]:  # of rank 1 the two layouts are one
-        return dense.index_copy_(1, index.long(), values.t())
-    dense.view(-1).scatter_(0, index, values.squeeze(1))
-    return dense
+        return values.new_zeros(shape).index_copy_(1, index.long(), values.t())
+    # Viewed after it is written: the older ONNX exporter loses what is written through a view.
+    return values.new_zeros(math.prod(shape)).scatter_(0, index, values.squeeze(1)).view(shape)
 
 
 def gather_values(dense: Tensor, index: Tensor, like: Tensor) -> Tensor:

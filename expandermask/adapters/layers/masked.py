@@ -57,8 +57,9 @@ class AdaptedLayer(nn.Module):
     """Names of the adapters that run, in this order."""
     looked_up = False
     """Whether ``weight`` was asked for since `expandermask.adapters.training.first_pass` began."""
-    called = False
-    """Whether the layer was called in that pass."""
+    called = True
+    """Whether the layer was called in that pass. In any other pass nothing is set, since programs
+    that are compiled or exported are to change nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +87,8 @@ class AdaptedLayer(nn.Module):
 
     def running(self) -> list[MaskedAdapter]:
         """The adapters whose update is added to the base's output: active, and none is merged."""
-        self.called = True
+        if not self.called:
+            self.called = True
         if self.merges:
             self._warn_of_training()
             return []

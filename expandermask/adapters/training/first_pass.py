@@ -69,8 +69,9 @@ class _Watch:
             _warn_of_statistics(self.attached)
         self.compared = True
         self.outer = place
+        compiled = _in_compiled_parts(self.attached.model)
         for layer in self.attached.layers_of().values():
-            layer.looked_up = layer.called = False
+            layer.looked_up, layer.called = False, layer in compiled
 
     def end(self, place: str, *_: Any) -> None:
         """Tell what was seen, and look no more unless something was wrong."""
@@ -91,6 +92,16 @@ class _Watch:
                 "them out by exclude_modules"
             )
         self.attached.stop_looking(place)
+
+
+def _in_compiled_parts(model: nn.Module) -> set[nn.Module]:
+    """The modules whose calls are compiled. Some compiled code must not note that it is called."""
+    parts = [
+        module
+        for module in model.modules()
+        if module._compiled_call_impl is not None or "_orig_mod" in module._modules
+    ]
+    return {inner for part in parts for inner in part.modules()}
 
 
 def _warn_of_statistics(attached: Attachment) -> None:

@@ -424,6 +424,23 @@ def test_a_model_compiled_as_a_whole_may_checkpoint_its_blocks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wrap", [False, True])
+def test_compiled_parts_may_checkpoint_what_is_in_them(wrap: bool) -> None:
+    torch._dynamo.reset()
+    part = nn.Module()
+    part.rest = asking()
+    part.forward = lambda x: checkpoint(part.rest, x, use_reentrant=False)
+    model = adapt(nn.Sequential(part), "attach")
+    if wrap:
+        model[0] = torch.compile(part, backend="eager", fullgraph=True)
+    else:
+        part.compile(backend="eager", fullgraph=True)
+    model(X).sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert not waits(model)
+
+
+@pytest.mark.slow
 def test_a_model_compiled_after_a_failed_pass_is_not_looked_at() -> None:
     torch._dynamo.reset()
     model = adapt(mlp(), "attach")

@@ -20,7 +20,7 @@ _INDEX_DTYPES = (torch.uint8, torch.int32)
 
 
 def supports_few(y: Tensor, x: Tensor, factors: Factors) -> bool:
-    """Whether `few_update` takes these: on a CPU in float32, without gradients or a trace.
+    """Whether `few_update` takes these: on a CPU in float32, without gradients.
 
     The first yes compiles the loops: a second once, then from numba's cache.
     """
@@ -38,7 +38,7 @@ def supports_few(y: Tensor, x: Tensor, factors: Factors) -> bool:
         and all(t.dtype == torch.float32 for t in tensors[:4])
         and factors.index_a.dtype == factors.index_b.dtype
         and factors.index_a.dtype in _INDEX_DTYPES
-        and not (torch.compiler.is_compiling() or torch._C._get_tracing_state())
+        and not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()  # a mode that watches operations
         and available()
         and _compiled() is not None
