@@ -317,8 +317,14 @@ class XoraLayer(AdaptedLayer, BaseTunerLayer):
                 self.adapter(name).scale /= float(scale)
 
     def get_delta_weight(self, adapter: str) -> Tensor:
-        """The dense update of one adapter, scale included, laid out as the base weight is."""
-        update = self.adapter(adapter).delta()
+        """The dense update of one adapter, scale included, laid out as the base weight is.
+
+        It is zero where `prune` has left the adapter no rank, and with it nothing in this layer.
+        """
+        if adapter in self.adapters:
+            update = self.adapter(adapter).delta()
+        else:
+            update = torch.zeros(self.out_features, self.in_features, device=self.weight.device)
         return update.t() if self.is_transposed else update
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:

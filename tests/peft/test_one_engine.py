@@ -34,8 +34,8 @@ from expandermask.adapters import (
     set_adapters,
     unmerge,
 )
-from expandermask.adapters.attachment import mask_hashes
-from expandermask.allocation import AdaLoRA, ALoRA, DiffoRA, Policy, ROLoRA, SaLoRA, SoRA
+from expandermask.adapters.attachment import mask_hashes, masked_layers
+from expandermask.allocation import AdaLoRA, ALoRA, DiffoRA, Policy, ROLoRA, SaLoRA, SoRA, prune
 from expandermask.errors import AdapterError, InfeasibleShapeError
 from expandermask.peft import XoraConfig
 from tests.adapters.models import bert, logits, mlp, randomise, same
@@ -269,6 +269,18 @@ def test_pefts_conversion_to_lora_is_exact_at_the_rank(tmp_path: Path) -> None:
     stock = peft.PeftModel.from_pretrained(mlp(), str(tmp_path))
     with torch.no_grad():
         torch.testing.assert_close(stock(X), tuned(X), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [8, 0.999999])
+def test_pefts_conversion_takes_a_module_that_has_no_rank_left(rank: float, tmp_path: Path) -> None:
+    _, tuned = both(left_degree=2)
+    randomise(tuned)
+    masked_layers(tuned)["0"].adapter("default").set_rank_gate(torch.zeros(8))
+    assert prune(tuned) == {"0": 0, "2": 8}
+    save_as_lora(str(tmp_path), tuned, rank=rank)
+    stock = peft.PeftModel.from_pretrained(mlp(), str(tmp_path))
+    with torch.no_grad():
+        torch.testing.assert_close(stock(X), tuned(X), rtol=1e-3, atol=1e-3)
 
 
 def test_the_conversion_refuses_an_embedding_and_names_what_works() -> None:
