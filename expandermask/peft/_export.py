@@ -47,9 +47,12 @@ from expandermask.masks.peft_file import (
 from expandermask.masks.places import bare_at, bare_modules, unwrapped
 from expandermask.masks.plan import MaskPlan
 from expandermask.masks.targets import is_conv1d, target_names
+from expandermask.peft._readers import Contents, check_readers, require_readable
 
 _HEADS = ("classifier", "score", "qa_outputs")
 """What PEFT's classes for classifying and answering add to the modules to save of every adapter."""
+_BATCHED = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""The modules to save of which PEFT takes several in one batch."""
 
 
 def export_peft(
@@ -58,6 +61,7 @@ def export_peft(
     *,
     name: str | None = None,
     compact: bool = False,
+    readers: Iterable[str] | None = None,
 ) -> None:
     """Write the adapter on ``model`` as a dense LoRA folder that stock PEFT loads.
 
@@ -91,13 +95,18 @@ def export_peft(
         The file is smaller where ranks differ, `import_peft` gives B back bit for bit, and only
         programs that know the two patterns read it correctly: PEFT does, most servers do not.
         `parameter_report` has the size of both forms.
+    readers : iterable of str, optional
+        The programs that have to read the folder: "peft" (and transformers), "peft-batches"
+        (``adapter_names``), "peft-hotswap", "llama.cpp" and "vllm". What one of them would refuse
+        or compute wrong is an error. Without ``readers``, a warning names what would be computed
+        wrong without a word.
 
     Raises
     ------
     AdapterError
         No adapters are attached, ``folder`` holds an adapter of `save_adapter`, whose files have
-        the same names, or PEFT would mistake a module to save for an adapted one, or a quantized
-        module for a part of fused experts.
+        the same names, PEFT would mistake a module to save for an adapted one, or a quantized
+        module for a part of fused experts, or one of ``readers`` would not read the folder right.
 
     Examples
     --------
@@ -112,6 +121,7 @@ def export_peft(
     >>> config["lora_alpha"], config["r"], config["target_modules"]
     (8, 8, ['0'])
     """
+    readers = check_readers(readers)
     name, adapter = attachment(model).adapter(name)
     target = Path(folder)
     require_folder(target, own=False)
@@ -119,7 +129,9 @@ def export_peft(
     tensors = _factors(model, name, adapter, compact)
     for key, tensor in saved_tensors(heads).items():
         tensors[f"base_model.model.{key}"] = whole(tensor)
-    tensors |= _biases(model, name, adapter.plan)
+    biases = _biases(model, name, adapter.plan)
+    tensors |= biases
+    require_readable(_contents(model, name, adapter, config, heads, biases), readers)
     metadata = export_metadata(adapter.plan, adapter.config.to_dict())
 
     def write() -> None:
@@ -127,6 +139,31 @@ def export_peft(
         write_text(target / CONFIG_NAME, json.dumps(config, indent=2) + "\n")
 
     on_writer(write)
+
+
+def _contents(
+    model: nn.Module,
+    name: str,
+    adapter: NamedAdapter,
+    config: dict[str, Any],
+    heads: dict[str, nn.Module],
+    biases: Iterable[str],
+) -> Contents:
+    """What the folder holds, as far as programs differ in reading it."""
+    adapted = {place: adapter.plan[place].shape for place in written_ranks(adapter.plan)}
+    layers = masked_layers(model, name)
+    return Contents(
+        config=config,
+        adapted=tuple(adapted),
+        tables=tuple(place for place in adapted if layers[place].is_embedding),
+        saved={
+            f"{place}.{key}": isinstance(head, _BATCHED)
+            for place, head in heads.items()
+            for key in head.state_dict()
+        },
+        biases=tuple(key.removeprefix("base_model.model.") for key in biases),
+        conv1d={p: d == k for p, (d, k) in adapted.items() if is_conv1d(bare_at(model, p))},
+    )
 
 
 def _factors(
