@@ -68,7 +68,8 @@ bench: $(READY)
 studies: $(READY)
 	for script in analysis/[a-z]*.py; do $(BIN)/python -m analysis.$$(basename $$script .py) || exit 1; done
 
-# Minutes each, but for `mutation`, which takes hours and is run by hand (see reliability/README.md).
+# Minutes each. Run by hand are `mutation`, which takes hours, and `serving` and `peft_tests`, which need other
+# environments (see reliability/README.md).
 reliability: $(READY)
 	for script in agreement traps recheck_fuzz platforms files_fuzz hostile_configs interrupted_saves resume; do $(BIN)/python reliability/$$script.py || exit 1; done
 

@@ -179,6 +179,49 @@ def test_peft_tests_says_what_it_needs(tmp_path):
     assert "pip install" in done.stderr or "pip download" in done.stderr
 
 
+def test_serving(tmp_path):
+    """Every way of PEFT and transformers; the programs that are not given are said to be so."""
+    found = record(tmp_path, "serving", "--only", "pruned ranks")
+    assert found["verdicts"] == {
+        "not tried": 10,
+        "refused by the reader": 1,
+        "refused when writing": 4,
+        "right": 25,
+    }
+    assert found["readers"]["vLLM"] == "not tried"
+    refused = [row for row in found["rows"] if row["verdict"] == "refused when writing"]
+    assert {row["written by"] for row in refused} == {"attach, compact"}
+    assert {row["if written all the same"].split(":")[0] for row in refused} == {
+        "refused",
+        "not tried",
+    }
+
+
+@pytest.mark.parametrize(
+    ("lie", "verdict"),
+    [
+        ("lambda work, base, folder, host: serving.logits(serving.base(work, base))", "WRONG"),
+        ("lambda *given: 1 / 0", "REFUSED BY THE READER"),
+    ],
+)
+def test_serving_finds_a_reader_that_computes_something_else_or_stops(tmp_path, lie, verdict):
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(FOLDER)!r})\n"
+        "import serving\n"
+        f"serving.OURS = {{'PEFT': {lie}}}\n"
+        f"sys.argv = ['x', '--results', {str(tmp_path)!r}, '--only', 'tied embeddings']\n"
+        "sys.exit(serving.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads((tmp_path / "serving.json").read_text())
+    assert not found["passed"]
+    assert found["rows"][0]["verdict"] == verdict
+
+
 @pytest.mark.slow
 def test_resume(tmp_path):
     found = record(tmp_path, "resume", "--times", "0.1", "--jobs", "2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,9 @@ from expandermask.adapters import AdapterConfig, XoraConfig, attach, export_peft
 from expandermask.errors import AdapterError, InvalidInputError
 from tests.adapters.models import bert, gpt2, mlp, randomise
 from tests.adapters.readers import MODELS, READERS, deltas, updates
-from tests.without_compiler import ROOT
+from tests.adapters.serving_table import PAGE, record, table
 
-RECORD = json.loads((ROOT / "reliability" / "results" / "serving.json").read_text())
+RECORD = record()
 PROGRAMS = ("peft", "peft-batches", "peft-hotswap", "llama.cpp", "vllm")
 
 
@@ -182,3 +181,10 @@ def test_every_kind_of_ranks_was_read_by_every_program() -> None:
             exports = [row for row in rows if row["written by"].endswith("export_peft")]
             assert len(exports) == 2
             assert {row["verdict"] for row in exports} == {"right"}
+
+
+def test_the_table_in_the_docs_is_that_of_the_record() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert "\n".join(table(RECORD["rows"])) + "\n\n" in page
+    for program, version in RECORD["readers"].items():
+        assert f"{program} {version}" in page
