@@ -51,6 +51,14 @@ EXPERTS: dict[str, Any] = {
     "n_group": 1,
     "topk_group": 1,
 }
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 16,
+}
 GPT2: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_ctx": 256}
 
 
@@ -76,6 +84,13 @@ def _glm() -> nn.Module:
     return transformers.Glm4MoeForCausalLM(transformers.Glm4MoeConfig(**SIZES, **EXPERTS))
 
 
+def _deepseek() -> nn.Module:
+    experts = {k: v for k, v in EXPERTS.items() if k not in ("head_dim", "num_key_value_heads")}
+    return transformers.DeepseekV2ForCausalLM(
+        transformers.DeepseekV2Config(**SIZES, **experts, **LATENT)
+    )
+
+
 BASES: dict[str, Callable[[], nn.Module]] = {
     "llama": _llama,
     "llama, biases": lambda: _llama(attention_bias=True),
@@ -83,6 +98,7 @@ BASES: dict[str, Callable[[], nn.Module]] = {
     "llama, classifier": _classifier,
     "gpt2": _gpt2,
     "glm4_moe": _glm,
+    "deepseek_v2": _deepseek,
 }
 
 
@@ -264,6 +280,8 @@ CONTENTS: dict[str, Kind] = {
     "Conv1D": content("gpt2", target_modules=["c_attn", "c_proj", "c_fc"]),
     "Conv1D, square ones only": content("gpt2", target_modules=["attn.c_proj"]),
     "experts": content("glm4_moe", target_modules=["o_proj", "down_proj"]),
+    "latent attention": content("deepseek_v2", target_modules=["q_a_proj", "q_b_proj"]),
+    "the output of latent attention": content("deepseek_v2", target_modules=["o_proj"]),
     "a classifier": content("llama, classifier", **LINEAR, modules_to_save=["score"]),
 }
 

@@ -19,6 +19,7 @@ NOT_LLAMA = {"llama, classifier": "not tried: llama.cpp has no Llama that classi
 NOT_VLLM = {
     "llama, classifier": "not tried: only models that generate were given to vLLM",
     "glm4_moe": "not tried: vLLM has no LoRA for experts on a CPU",
+    "deepseek_v2": "not tried: vLLM has no LoRA for experts on a CPU",
 }
 MAX_RANK = 64
 

@@ -162,8 +162,15 @@ def _contents(
             for key in head.state_dict()
         },
         biases=tuple(key.removeprefix("base_model.model.") for key in biases),
+        latent=getattr(_text_config(model), "kv_lora_rank", None) is not None,
         conv1d={p: d == k for p, (d, k) in adapted.items() if is_conv1d(bare_at(model, p))},
     )
+
+
+def _text_config(model: nn.Module) -> Any:
+    """The config of a transformers model's language model; None of other models."""
+    config = getattr(unwrapped(model), "config", None)
+    return getattr(config, "text_config", config)
 
 
 def _factors(

@@ -20,6 +20,10 @@ _OTHER_TOWERS = re.compile(
 """Names that llama.cpp's converter leaves to the file of the image or sound encoder."""
 _NORM = re.compile(r"_layernorm|\.norm")
 """Names that its converter takes for norms, which its loader then skips."""
+_LATENT = re.compile(r"(^|\.)(q_proj|q_[ab]_proj|kv_a_proj_with_mqa|kv_b_proj|lm_head)$")
+"""Modules that it computes without adapters where the attention is latent, as DeepSeek's is."""
+_NEVER_ADAPTED = re.compile(r"altup|indexer|latent_proj")
+"""Modules that it computes without adapters in every model: Gemma 3n's, DeepSeek's, Nemotron's."""
 _MAX_RANK = 512
 """The largest max_lora_rank that vLLM takes."""
 
@@ -35,6 +39,8 @@ class Contents:
     saved: dict[str, bool]
     """All other tensors that trained, and whether PEFT can have several in one batch."""
     biases: tuple[str, ...]
+    latent: bool
+    """Whether the model's attention is latent."""
     conv1d: dict[str, bool]
     """The adapted modules that are Conv1D, and whether they are square."""
 
@@ -94,6 +100,14 @@ def _llama_cpp(contents: Contents) -> Iterator[Obstacle]:
     if towers := [place for place in contents.adapted if _OTHER_TOWERS.search(place)]:
         what = f"drops the update of {towers[0]!r}, outside the language model"
         yield Obstacle(what, "leave it out by exclude_modules", silent=True)
+    if unused := [place for place in contents.adapted if _without_adapter(place, contents.latent)]:
+        what = f"ignores the update of {unused[0]!r}, as of others in such models"
+        yield Obstacle(what, "leave it out by exclude_modules", silent=True)
+
+
+def _without_adapter(place: str, latent: bool) -> bool:
+    """Whether llama.cpp computes a module by its weight alone."""
+    return bool(_NEVER_ADAPTED.search(place) or (latent and _LATENT.search(place)))
 
 
 def _vllm(contents: Contents) -> Iterator[Obstacle]:

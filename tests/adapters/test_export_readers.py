@@ -18,6 +18,7 @@ from expandermask.errors import AdapterError, InvalidInputError
 from tests.adapters.models import bert, gpt2, mlp, randomise
 from tests.adapters.readers import MODELS, READERS, deltas, updates
 from tests.adapters.serving_table import PAGE, record, table
+from tests.adapters.test_export_experts import DEEPSEEK, model_of
 
 RECORD = record()
 PROGRAMS = ("peft", "peft-batches", "peft-hotswap", "llama.cpp", "vllm")
@@ -93,6 +94,10 @@ def towers() -> nn.Module:
     return adapted(nn.ModuleDict(parts), "vision_tower", "language_model")
 
 
+def deepseek() -> nn.Module:
+    return model_of(DEEPSEEK)
+
+
 def wide() -> nn.Module:
     model = nn.Sequential(nn.Linear(1024, 1024))
     attach(model, AdapterConfig(r=1024, target_modules=["0"]), rng=0)
@@ -125,6 +130,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], set[str], set[str]]] = {
         {"llama.cpp"},
     ),
     "a vision tower": (towers, {"llama.cpp"}, {"llama.cpp"}),
+    "latent attention": (lambda: adapted(deepseek(), "q_b_proj"), {"llama.cpp"}, {"llama.cpp"}),
+    "the output of latent attention": (lambda: adapted(deepseek(), "o_proj"), set(), set()),
+    "a module that it never adapts": (
+        lambda: adapted(nn.ModuleDict({"altup_projection": nn.Linear(64, 64)}), "altup_projection"),
+        {"llama.cpp"},
+        {"llama.cpp"},
+    ),
     "a rank of 1024": (wide, {"vllm"}, set()),
     "a classifier's head": (
         lambda: adapted(bert(), "query"),
