@@ -31,7 +31,7 @@ def commit() -> str:
 
 def run(seed: int) -> Row:
     """What the tests did in the order of one seed."""
-    order = ["--random-order-bucket=global", f"--random-order-seed={seed}"]
+    order = ["--shuffle", str(seed)]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *order]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
