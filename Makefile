@@ -7,13 +7,14 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo demo-quick test test-slow check format lint types docs figures bench studies reliability clean
+.PHONY: help demo demo-quick test test-slow test-versions check format lint types docs figures bench studies reliability clean
 
 help:
 	@echo "make demo        fine-tune a real transformer under certified masks, write demo/"
 	@echo "make demo-quick  the same in under 90 seconds"
 	@echo "make test        the test suite with doctests"
-	@echo "make test-slow   the tests that take minutes"
+	@echo "make test-slow   the tests that take minutes, and property tests at random"
+	@echo "make test-versions  the test suite with the lowest declared versions and with the newest"
 	@echo "make check       format, lint, types, docs, and the test suite"
 	@echo "make bench       the benchmarks, each writing benchmarks/results/NAME.json"
 	@echo "make studies     the papers' tables and figures, hours in all (one: python -m analysis.NAME --quick)"
@@ -37,7 +38,11 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 -m "slow or hypothesis" --hypothesis-profile=random
+
+# An hour and some gigabytes: the oldest torch that is declared comes with CUDA.
+test-versions: $(READY)
+	$(BIN)/python reliability/versions.py
 
 check: format lint types docs test
 

@@ -1,4 +1,7 @@
-"""Settings every test shares: offline, and property-based tests that repeat exactly."""
+"""Settings every test shares: offline, and property-based tests that repeat exactly.
+
+`make test-slow` gives ``--hypothesis-profile=random`` instead, so that each run tries new examples.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("random", settings.get_profile("deterministic"), derandomize=False)
 settings.load_profile("deterministic")
 
 if os.environ.get("NUMBA_DISABLE_JIT") == "1":

@@ -129,7 +129,7 @@ def test_compiles_to_one_graph(tokens: int) -> None:
         model.zero_grad()
         run(x).pow(2).sum().backward()
         grads.append([p.grad.clone() for p in trainable(model)])
-    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-4)  # sums of terms that cancel
 
 
 @pytest.mark.slow

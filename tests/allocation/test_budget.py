@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from expandermask.allocation.budget import best, share
@@ -38,33 +38,50 @@ def test_without_caps_it_is_hamiltons_method(weights: list[float], total: int) -
     assert sum(found.values()) == total
 
 
-@given(WEIGHTS, st.integers(0, 300), st.data())
+WEIGHTS_AND_CAPS = WEIGHTS.flatmap(
+    lambda weights: st.tuples(
+        st.just(weights),
+        st.lists(st.integers(0, 40), min_size=len(weights), max_size=len(weights)),
+    )
+)
+
+
+@given(WEIGHTS_AND_CAPS, st.integers(0, 300))
+@example(([0, 0, 1.1e-308], [0, 0, 3]), 1)
 def test_with_caps_the_sum_is_exact_and_no_cap_is_passed(
-    weights: list[float], total: int, data: st.DataObject
+    weights_and_caps: tuple[list[float], list[int]], total: int
 ) -> None:
-    caps = data.draw(st.lists(st.integers(0, 40), min_size=len(weights), max_size=len(weights)))
+    weights, caps = weights_and_caps
     found = list(share(named(weights), total, caps=named(caps)).values())
     room = sum(c for c, w in zip(caps, weights, strict=True) if w)
     assert sum(found) == min(total, room)
     assert all(0 <= r <= c for r, c in zip(found, caps, strict=True))
     assert all(r == 0 for r, w in zip(found, weights, strict=True) if w == 0)
-    # Each is within one of min(cap, factor * weight), the factor found here by bisection.
+    # Each is within one of min(cap, factor * weight).
     if total < room:
-        low, high = 0.0, 1.0
-
-        def level(factor: float) -> float:
-            return sum(min(c, factor * w) for c, w in zip(caps, weights, strict=True))
-
-        while level(high) < total:
-            high *= 2
-        for _ in range(200):
-            low, high = (
-                ((low + high) / 2, high)
-                if level((low + high) / 2) < total
-                else (low, (low + high) / 2)
-            )
+        factor = water_level([Fraction(w) for w in weights], caps, total)
         for r, c, w in zip(found, caps, weights, strict=True):
-            assert abs(r - min(c, high * w)) < 1 + 1e-6
+            assert abs(r - min(c, factor * Fraction(w))) < 1
+
+
+def water_level(weights: list[Fraction], caps: list[int], total: int) -> Fraction:
+    """The factor at which the sum of min(cap, factor * weight) is ``total``, exactly.
+
+    The sum bends where a cap is reached. Those reached below ``total`` give their caps, and the
+    others share what is left.
+    """
+    bends = sorted({Fraction(c) / w for c, w in zip(caps, weights, strict=True) if w})
+    pairs = list(zip(caps, weights, strict=True))
+    full = [b for b in bends if sum(min(c, b * w) for c, w in pairs) <= total]
+    low = full[-1] if full else Fraction(0)
+    given = sum(c for c, w in pairs if w and c <= low * w)
+    return (total - given) / sum(w for c, w in pairs if w and c > low * w)
+
+
+def test_the_level_is_that_of_hand() -> None:
+    # Weights 1, 2, 3 with caps 1, 9, 9: at a factor of 2 the first is full, and 1 + 4 + 6 = 11.
+    assert water_level([Fraction(1), Fraction(2), Fraction(3)], [1, 9, 9], 11) == 2
+    assert water_level([Fraction(1), Fraction(2)], [9, 9], 6) == 2
 
 
 @given(WEIGHTS, st.integers(0, 5000), st.data())

@@ -11,7 +11,7 @@ from expandermask.adapters.layers.factors import index_dtype
 from expandermask.adapters.layers.kernel import supports
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-8}
-"""Of an output or a gradient of its dtype, relative to the largest entry."""
+"""Of an output or a gradient of its dtype, relative to the sum of the sizes of its terms."""
 
 
 @dataclass
@@ -61,15 +61,23 @@ def expected(case: Case) -> tuple[Tensor, ...]:
     return out, *torch.autograd.grad(out, leaves, case.grad.double())
 
 
+def sizes(case: Case) -> tuple[Tensor, ...]:
+    """What `expected` gives, with the size of every term of each sum in the term's place.
+
+    Rounding errors are parts of these. The sums themselves may be small, where terms cancel.
+    """
+    leaves = tuple(leaf.detach().abs() for leaf in case.leaves)
+    return expected(Case(leaves, case.rest, case.grad.abs()))
+
+
 def dense(values: Tensor, index: Tensor, r: int) -> Tensor:
     """The (n, r) factor, one 0/1 column selector a slot."""
     slots = torch.nn.functional.one_hot(index.long(), r).to(values.dtype)
     return torch.einsum("snr,ns->nr", slots, values)
 
 
-def assert_close(actual: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
-    """Same shape, and within the dtype's tolerance relative to the largest entry."""
+def assert_close(actual: Tensor, wanted: Tensor, size: Tensor, dtype: torch.dtype) -> None:
+    """Same shape, and each entry within the dtype's tolerance of the sizes of its terms."""
     assert actual.shape == wanted.shape
-    if wanted.numel():
-        error = (actual.detach().double() - wanted.detach()).abs().max()
-        assert float(error) <= TOLERANCE[dtype] * float(wanted.detach().abs().max())
+    error = (actual.detach().double() - wanted.detach()).abs()
+    assert bool((error <= TOLERANCE[dtype] * size.detach()).all()), float((error / size).max())

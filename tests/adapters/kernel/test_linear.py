@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from expandermask.adapters.layers.kernel import available, masked_linear, masked_update
-from tests.adapters.kernel.cases import Case, assert_close, expected, make
+from tests.adapters.kernel.cases import Case, assert_close, expected, make, sizes
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel does not run here")
 
@@ -33,8 +33,12 @@ def test_it_is_the_product_and_the_update(tokens: int, with_bias: bool, dtype: t
         case.leaves[0].copy_(functional.linear(x, weight, bias))
     out, _, grad_x, grad_a, grad_b = expected(case)
     grad_x = grad_x + (case.grad @ weight).double()
-    for i, (actual, wanted) in enumerate(zip(found, (out, grad_x, grad_a, grad_b), strict=True)):
-        assert_close(actual, wanted, dtype if i < 2 else torch.float32)
+    size_out, _, size_x, *size_values = sizes(case)
+    size_x = size_x + (case.grad.abs() @ weight.abs()).double()
+    wanted = (out, grad_x, grad_a, grad_b)
+    bounds = (size_out, size_x, *size_values)
+    for i, (actual, exact, size) in enumerate(zip(found, wanted, bounds, strict=True)):
+        assert_close(actual, exact, size, dtype if i < 2 else torch.float32)
 
 
 @pytest.mark.parametrize("wanted", [1, 2, 3])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from expandermask.adapters.layers.compute import MaskedUpdate
 from expandermask.adapters.layers.kernel import available, masked_update
-from tests.adapters.kernel.cases import Case, assert_close, expected, make
+from tests.adapters.kernel.cases import Case, assert_close, expected, make, sizes
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel does not run here")
 DTYPES = [torch.float32, torch.bfloat16]
@@ -39,9 +39,18 @@ def test_output_and_gradients_equal_the_dense_oracle(data: st.DataObject) -> Non
     )
     found = results(case, inplace=data.draw(st.booleans(), "inplace"))
     dtypes = [case.grad.dtype] * 3 + [torch.float32] * 2
-    for actual, wanted, dtype in zip(found, expected(case), dtypes, strict=True):
+    for actual, wanted, size, dtype in zip(found, expected(case), sizes(case), dtypes, strict=True):
         assert actual.dtype == dtype
-        assert_close(actual, wanted, dtype)
+        assert_close(actual, wanted, size, dtype)
+
+
+def test_terms_that_cancel_are_close_by_their_sizes() -> None:
+    case = make(1, 4, 16, 1, (1, 1), seed=470745545)
+    wanted, size = expected(case), sizes(case)
+    ratios = [float((small.abs() / whole).min()) for small, whole in zip(wanted, size, strict=True)]
+    assert min(ratios) < 0.01  # so that this is such a case
+    for actual, exact, whole in zip(results(case), wanted, size, strict=True):
+        assert_close(actual, exact, whole, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -50,8 +59,9 @@ def test_a_size_of_practice_equals_the_portable_function_in_float64(dtype: torch
     leaves = [t.detach().double().requires_grad_() for t in case.leaves]
     out = MaskedUpdate.apply(*leaves, *case.rest)
     wanted = [out, *torch.autograd.grad(out, leaves, case.grad.double())]
-    for i, (actual, exact) in enumerate(zip(results(case), wanted, strict=True)):
-        assert_close(actual, exact, dtype if i < 3 else torch.float32)
+    pairs = zip(results(case), wanted, sizes(case), strict=True)
+    for i, (actual, exact, size) in enumerate(pairs):
+        assert_close(actual, exact, size, dtype if i < 3 else torch.float32)
 
 
 @pytest.mark.parametrize("tokens", [5, 40])
