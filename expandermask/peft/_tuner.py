@@ -46,7 +46,7 @@ from expandermask.peft._weighted import fill_sum, require_summable, sum_config
 
 __all__ = ["TESTED_PEFT", "XoraConfig", "XoraLayer", "XoraModel"]
 
-TESTED_PEFT = ("0.20", "0.21")
+TESTED_PEFT = ("0.21",)
 """The minor versions of peft with which this was tested."""
 _INSIDE = ".xora_adapter."
 """What stands between the names of a layer and of its adapters in a state dict."""
