@@ -50,12 +50,14 @@ def recheck(certificate: str | bytes, neighbors: Rows, n2: int) -> Result:
         return Result("REJECTED", f"{error!s:.200} ({type(error).__name__})")
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, none of whose keys is repeated."""
+    need(len(dict(pairs)) == len(pairs), "a key is repeated")
+    return dict(pairs)
+
+
 def parse(text: str | bytes) -> dict[str, Any]:
     """The fields of a certificate under a seal that fits; none does if a number is not finite."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        need(len(dict(pairs)) == len(pairs), "a key is repeated")
-        return dict(pairs)
 
     need(len(text) <= MOST_BYTES, "the certificate is longer than 64 MiB")
     data: dict[str, Any] = json.loads(text, object_pairs_hook=once)
@@ -173,7 +175,9 @@ class Check:
         skipped += () if within else ("sigma2", "sigma_min", "c", "c_least")
         if data["verdict"] == "UNDECIDED" or (self.proved and not within):
             return Result("BEYOND", data["verdict"] + ", over 512 vertices" * self.proved, skipped)
-        return Result("CONFIRMED", f"{data['verdict']}, {data['definition']}", skipped)
+        about = f"{data['n1']} x {data['n2']} mask, d1 = {data['d1']}, digest {data['digest']}"
+        verdict = f"{data['verdict']}, {data['definition']}, of the {about}"
+        return Result("CONFIRMED", verdict, skipped)
 
     def check_statement(self, d: dict[str, Any], e: dict[str, Any]) -> None:
         """Names, sizes, digest, components: all that needs no proof."""
@@ -262,11 +266,13 @@ def read_mask(path: str) -> tuple[Rows, int]:
     """Neighbours and n2 from a .json with neighbours, a dense .npy, or a .npz of ours or of one."""
     data = Path(path).read_bytes()
     if path.endswith(".json"):
-        found = json.loads(data)
+        found = json.loads(data, object_pairs_hook=once)
         need("neighbors" in found, "this .json holds a recipe alone: save the mask as .npz")
         return found["neighbors"], found["n2"]
     if path.endswith(".npz"):
         archive = zipfile.ZipFile(path)
+        arrays = [name.removesuffix(".npy") for name in archive.namelist()]
+        need(len({*arrays}) == len(arrays), "two members of this .npz have the name of one array")
         (name,) = {"mask.npy"} & {*archive.namelist()} or archive.namelist()
         data = archive.open(name).read(MOST_BYTES + 1)
     need(data[:6] == b"\x93NUMPY" and len(data) <= MOST_BYTES, "no .npy array, or over 64 MiB")

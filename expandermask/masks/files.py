@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,7 @@ def _from_arrays(loaded: Any) -> BiregularGraph:
     """The graph in a .npy array, in our .npz, or in a foreign .npz of exactly one array."""
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         return BiregularGraph.from_mask(loaded)
+    require_distinct(loaded.zip.namelist())
     if "sha256" not in loaded.files:
         if len(loaded.files) != 1:
             raise FileFormatError(f"an .npz with one array is a mask; this has {loaded.files}")
@@ -116,6 +119,20 @@ def _from_arrays(loaded: Any) -> BiregularGraph:
             f"{FORMAT}: format version {version}, and this library reads {FORMAT_VERSION}"
         )
     return _checked(BiregularGraph.from_mask(loaded["mask"]), str(loaded["sha256"]))
+
+
+def require_distinct(members: Sequence[str]) -> None:
+    """Refuse a .npz with two members of one name, or whose names differ by a last ".npy" only.
+
+    Which of them is read as the array depends on the reader.
+    """
+    arrays = Counter(name.removesuffix(".npy") for name in members)
+    repeated = [name for name, count in arrays.items() if count > 1]
+    if repeated:
+        raise FileFormatError(
+            f"the archive holds {arrays[repeated[0]]} members for the array {repeated[0]!r}; "
+            "each array must have one"
+        )
 
 
 def _checked(graph: BiregularGraph, digest: object) -> BiregularGraph:

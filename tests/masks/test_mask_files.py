@@ -1,6 +1,7 @@
 """Mask files come back as they were, and nothing else is taken for one."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from expandermask.errors import (
     NotBiregularError,
 )
 from expandermask.graphs import BiregularGraph, heawood, random_biregular
+from expandermask.inspection import inspect_mask
 from expandermask.masks import load_mask, save_mask
 
 SUFFIXES = (".npz", ".npy", ".json")
@@ -115,6 +117,20 @@ def test_arrays_from_elsewhere(tmp_path):
     np.save(tmp_path / "irregular.npy", np.triu(np.ones((3, 3))))
     with pytest.raises(NotBiregularError):
         load_mask(tmp_path / "irregular.npy")
+
+
+@pytest.mark.parametrize("second", ["mask", "mask.npy", "sha256"])
+@pytest.mark.parametrize("read", [load_mask, inspect_mask])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_has_one_member_for_each_array(tmp_path, read, second):
+    path = tmp_path / "mask.npz"
+    save_mask(path, heawood())
+    with zipfile.ZipFile(path) as archive:
+        other = archive.read("mask.npy")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(second, other)
+    with pytest.raises(FileFormatError, match="2 members for the array"):
+        read(path)
 
 
 def test_pickles_are_never_loaded(tmp_path):
