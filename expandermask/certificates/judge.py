@@ -62,6 +62,8 @@ class Case:
         As in `certify`; "regular" and "within" differ from "one-sided" by graph and bound alone.
     bound : RamanujanBound
         What sigma_2 is compared with.
+    exact : RamanujanBound
+        The same with eps = 0, which roots can be counted above.
     blocks : Blocks or None
         The Gram matrix of ``side``, or None where it is too large, for the reason ``obstacle``.
     """
@@ -84,6 +86,7 @@ class Case:
     ) -> None:
         self.graph, self.side, self.definition = graph, side, definition
         self.bound, self.blocks, self.obstacle = bound, blocks, obstacle
+        self.exact = RamanujanBound(bound.d1, bound.d2)
         self.found: Lanczos | None = None
         labels = _kernels.right_components(side.neighbors, side.n2)
         self.components = int(labels.max()) + 1
@@ -175,10 +178,12 @@ def _upper_end(case: Case, blocks: Blocks) -> Judgement:
             return Judgement("PROVED", "cholesky", {**evidence, "c": c}, reason)
         reason += f", shown on the blocks of its symmetry of order {blocks.r}"
         return Judgement("PROVED", "blocks", {**evidence, "r": blocks.r, "c": c}, reason)
-    if not case.is_small or case.bound.eps:
+    if not case.is_small:
         return Judgement("UNDECIDED", "none", evidence, _out_of_reach("sigma_2", case))
     roots = _roots(case)
     counted = {"roots_above": roots.above, "ties": roots.ties}
+    if roots.above and case.bound.eps:
+        return Judgement("UNDECIDED", "none", evidence, _out_of_reach("sigma_2", case))
     if roots.above:
         vector = _refuting(case)
         if vector is None:
@@ -243,7 +248,7 @@ def _lower_end_exactly(case: Case, judged: Judgement) -> Judgement:
 
 
 def _roots(case: Case) -> RootCount:
-    return count_roots(case.side.gram(), case.side.d1 * case.side.d2, case.bound)
+    return count_roots(case.side.gram(), case.side.d1 * case.side.d2, case.exact)
 
 
 def _refuting(case: Case, *, below: bool = False) -> dict[str, Any] | None:
@@ -257,8 +262,8 @@ def _refuting(case: Case, *, below: bool = False) -> dict[str, Any] | None:
 def _for_checking(case: Case, *, both_ends: bool) -> dict[str, Any]:
     """What lets the stand-alone checker go through a tie in integers."""
     gram, trivial = case.side.gram(), case.side.d1 * case.side.d2
-    basis = tie_basis(gram, case.bound)
-    bits = elimination_bits(gram, trivial, case.bound, basis, both_ends)
+    basis = tie_basis(gram, case.exact)
+    bits = elimination_bits(gram, trivial, case.exact, basis, both_ends)
     return {"tie_basis": basis, "bits": bits}
 
 

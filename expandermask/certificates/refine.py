@@ -1,15 +1,14 @@
 """A vector that refutes a graph whose sigma_2 is above the bound by less than floats can tell.
 
 Root counting knows that an eigenvalue lies beyond the bound; the checker wants a vector. The
-eigenvalue furthest out is a root of the characteristic polynomial, and Newton's method finds it to
-any number of digits. One step of inverse iteration, shifted to there, gives a vector for it, however
-close the next eigenvalue lies on the other side of the bound.
+eigenvalue furthest out is a root of the characteristic polynomial, and Newton's method finds it
+to any number of digits. One step of inverse iteration, shifted to there, gives a vector for it,
+however close the next eigenvalue lies on the other side of the bound.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
-
 from typing import TYPE_CHECKING
 
 import numpy as np

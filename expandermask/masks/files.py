@@ -109,6 +109,7 @@ def _from_arrays(loaded: Any) -> BiregularGraph:
     """The graph in a .npy array, in our .npz, or in a foreign .npz of exactly one array."""
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         return BiregularGraph.from_mask(loaded)
+    assert loaded.zip is not None
     require_distinct(loaded.zip.namelist())
     if "sha256" not in loaded.files:
         if len(loaded.files) != 1:

@@ -375,7 +375,9 @@ def test_exit_codes(tmp_path, proof, capsys):
     assert module.main([str(proof), str(mask)]) == 0
     said = capsys.readouterr().out
     shape = f"{ODD.n1} x {ODD.n2} mask, d1 = {ODD.d1}, digest {ODD.digest}"
-    assert said.startswith(f"CONFIRMED: PROVED, one-sided, of the {shape}; not derived again: limit")
+    assert said.startswith(
+        f"CONFIRMED: PROVED, one-sided, of the {shape}; not derived again: limit"
+    )
     save_mask(tmp_path / "edges.json", BiregularGraph(ODD.neighbors, ODD.n2))
     assert module.main([str(proof), str(tmp_path / "edges.json")]) == 0
     save_mask(mask, random_biregular(24, 12, 3, rng=6))

@@ -77,10 +77,11 @@ def cycles(weights: list[int]) -> BiregularGraph:
 
 
 # Two eigenvalues of the Gram matrix lie within 1e-18 of each other and of rho**2, on either side.
-STRADDLE = cycles(
-    [26, 26, 22, 28, 24, 26, 30, 25, 25, 26, 25, 26, 34, 28, 23, 18, 26, 22, 23, 24, 18, 26]
-    + [16, 25, 12, 14, 19, 15, 19, 24, 11, 17, 22, 20, 27, 21, 25, 23, 21, 23, 22, 27, 24, 22]
+WEIGHTS = (
+    "26 26 22 28 24 26 30 25 25 26 25 26 34 28 23 18 26 22 23 24 18 26 "
+    "16 25 12 14 19 15 19 24 11 17 22 20 27 21 25 23 21 23 22 27 24 22"
 )
+STRADDLE = cycles(list(map(int, WEIGHTS.split())))
 
 
 def test_eigenvalues_on_both_sides_that_floats_cannot_tell_apart():
