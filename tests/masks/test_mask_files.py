@@ -5,12 +5,14 @@ import zipfile
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from expandermask.errors import (
     ExpanderMaskError,
     FileFormatError,
     InvalidInputError,
     NotBiregularError,
+    TooLargeError,
 )
 from expandermask.graphs import BiregularGraph, heawood, random_biregular
 from expandermask.inspection import inspect_mask
@@ -117,6 +119,22 @@ def test_arrays_from_elsewhere(tmp_path):
     np.save(tmp_path / "irregular.npy", np.triu(np.ones((3, 3))))
     with pytest.raises(NotBiregularError):
         load_mask(tmp_path / "irregular.npy")
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "coo", "bsr"])
+def test_matrices_of_scipy_are_read(tmp_path, layout):
+    path = tmp_path / "matrix.npz"
+    scipy.sparse.save_npz(path, heawood().biadjacency().asformat(layout))
+    assert load_mask(path) == heawood()
+
+
+def test_a_matrix_that_claims_more_than_there_is_memory_is_refused(tmp_path):
+    path = tmp_path / "matrix.npz"
+    place = np.array([2**31 - 2])
+    matrix = scipy.sparse.coo_array((np.ones(1), (place, place)), shape=(2**31 - 1, 2**31 - 1))
+    scipy.sparse.save_npz(path, matrix)
+    with pytest.raises(TooLargeError, match="memory"):
+        load_mask(path)
 
 
 @pytest.mark.parametrize("second", ["mask", "mask.npy", "sha256"])
