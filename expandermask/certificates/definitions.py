@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from expandermask.certificates.certificate import DEFINITIONS, Definition
 from expandermask.errors import InvalidInputError, NotBiregularError
-from expandermask.graphs.biregular import BiregularGraph, as_graph, dense_ones, sparse_ones
+from expandermask.graphs.bipartite import as_graph
+from expandermask.graphs.biregular import BiregularGraph, dense_ones, is_networkx, sparse_ones
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -89,7 +90,7 @@ def regular(graph_or_adjacency: Any) -> BiregularGraph:
 
 def _edges(graph: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Both directions of every edge of a simple undirected graph, and its order."""
-    if hasattr(graph, "is_directed"):
+    if is_networkx(graph):
         return _networkx_edges(graph)
     from scipy.sparse import issparse
 

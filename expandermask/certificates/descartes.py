@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.certificates.bounds import RamanujanBound
+
+if TYPE_CHECKING:
+    from flint import fmpz_poly
 
 Surd = tuple[int, int]
 """(u, v) stands for u + v w, with w**2 = 4 D."""
@@ -51,12 +55,9 @@ def count_roots(gram: NDArray[np.int64], trivial: int, bound: RamanujanBound) ->
     Characteristic polynomial by python-flint, about 2 ms at n = 60 and 1 s at n = 400; the shift
     takes n**2 / 2 additions and multiplications of big integers.
     """
-    from flint import fmpz_mat, fmpz_poly
+    from flint import fmpz_poly
 
-    characteristic = fmpz_mat(gram.tolist()).charpoly()
-    nontrivial, remainder = divmod(characteristic, fmpz_poly([-trivial, 1]))
-    if remainder != 0:
-        raise ArithmeticError("the all-ones vector is not an eigenvector of the Gram matrix")
+    nontrivial = nontrivial_polynomial(gram, trivial)
     at_a = nontrivial(fmpz_poly([bound.a, 1]))
     square = 4 * bound.D
     shifted = _shift_by_w(list(map(int, at_a)), square)
@@ -64,6 +65,17 @@ def count_roots(gram: NDArray[np.int64], trivial: int, bound: RamanujanBound) ->
     # At a - w the coefficients are the conjugates; turning y to -y swaps the sign of odd ones.
     turned = [_sign((u, -v), square) * (-1) ** k for k, (u, v) in enumerate(shifted)]
     return RootCount(above, ties, *_positive_and_zero(turned))
+
+
+def nontrivial_polynomial(gram: NDArray[np.int64], trivial: int) -> fmpz_poly:
+    """The characteristic polynomial of ``gram`` without the root of the all-ones vector."""
+    from flint import fmpz_mat, fmpz_poly
+
+    characteristic = fmpz_mat(gram.tolist()).charpoly()
+    nontrivial, remainder = divmod(characteristic, fmpz_poly([-trivial, 1]))
+    if remainder != 0:
+        raise ArithmeticError("the all-ones vector is not an eigenvector of the Gram matrix")
+    return nontrivial
 
 
 def _positive_and_zero(signs: list[int]) -> tuple[int, int]:

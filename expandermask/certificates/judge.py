@@ -36,6 +36,11 @@ FAILURE = 1e-9
 """The probability of failure for which the large tier states a level."""
 
 
+_NO_VECTOR = (
+    "an eigenvalue lies beyond the bound (exact count), and no vector of up to 2048 bits shows it"
+)
+
+
 class Judgement(NamedTuple):
     """A verdict, what settled it, the evidence, a sentence; and sigma_min if it was asked for."""
 
@@ -57,6 +62,8 @@ class Case:
         As in `certify`; "regular" and "within" differ from "one-sided" by graph and bound alone.
     bound : RamanujanBound
         What sigma_2 is compared with.
+    exact : RamanujanBound
+        The same with eps = 0, which roots can be counted above.
     blocks : Blocks or None
         The Gram matrix of ``side``, or None where it is too large, for the reason ``obstacle``.
     """
@@ -79,6 +86,7 @@ class Case:
     ) -> None:
         self.graph, self.side, self.definition = graph, side, definition
         self.bound, self.blocks, self.obstacle = bound, blocks, obstacle
+        self.exact = RamanujanBound(bound.d1, bound.d2)
         self.found: Lanczos | None = None
         labels = _kernels.right_components(side.neighbors, side.n2)
         self.components = int(labels.max()) + 1
@@ -170,13 +178,18 @@ def _upper_end(case: Case, blocks: Blocks) -> Judgement:
             return Judgement("PROVED", "cholesky", {**evidence, "c": c}, reason)
         reason += f", shown on the blocks of its symmetry of order {blocks.r}"
         return Judgement("PROVED", "blocks", {**evidence, "r": blocks.r, "c": c}, reason)
-    if not case.is_small or case.bound.eps:
+    if not case.is_small:
         return Judgement("UNDECIDED", "none", evidence, _out_of_reach("sigma_2", case))
     roots = _roots(case)
     counted = {"roots_above": roots.above, "ties": roots.ties}
+    if roots.above and case.bound.eps:
+        return Judgement("UNDECIDED", "none", evidence, _out_of_reach("sigma_2", case))
     if roots.above:
+        vector = _refuting(case)
+        if vector is None:
+            return Judgement("UNDECIDED", "none", evidence, _NO_VECTOR)
         reason = f"{roots.above} nontrivial eigenvalues of M'M lie above rho^2 (exact count)"
-        return Judgement("REFUTED", "descartes", {**_refuting(case), **counted}, reason)
+        return Judgement("REFUTED", "descartes", {**vector, **counted}, reason)
     reason = f"no nontrivial eigenvalue of M'M lies above rho^2 (exact), {roots.ties} equal it"
     return Judgement(
         "PROVED",
@@ -219,7 +232,9 @@ def _lower_end_exactly(case: Case, judged: Judgement) -> Judgement:
     if roots.below:
         reason = f"{roots.below} eigenvalues of M'M lie below the two-sided end (exact count)"
         vector = _refuting(case, below=True)
-        evidence = {**evidence, "least": vector or evidence["least"]}
+        if vector is None:
+            return Judgement("UNDECIDED", "none", judged.evidence, _NO_VECTOR, judged.sigma_min)
+        evidence["least"] = vector
         return Judgement("REFUTED", "descartes", evidence, reason, judged.sigma_min)
     reason = f"{judged.reason}, and none lies below the lower end (exact), "
     reason += f"{roots.ties_below} equal it"
@@ -233,22 +248,22 @@ def _lower_end_exactly(case: Case, judged: Judgement) -> Judgement:
 
 
 def _roots(case: Case) -> RootCount:
-    return count_roots(case.side.gram(), case.side.d1 * case.side.d2, case.bound)
+    return count_roots(case.side.gram(), case.side.d1 * case.side.d2, case.exact)
 
 
-def _refuting(case: Case, *, below: bool = False) -> dict[str, Any]:
-    """A vector beyond the end, which root counting does without; the witness if none is found."""
+def _refuting(case: Case, *, below: bool = False) -> dict[str, Any] | None:
+    """A vector beyond the end, which root counting does without; None if none is found."""
     try:
         return case.quotient(*refined_vector(case.side, case.bound, below=below))
-    except ArithmeticError:  # eigenvalues on either side of the end, closer than floats can tell
-        return {} if below else case.shown()
+    except ArithmeticError:
+        return None
 
 
 def _for_checking(case: Case, *, both_ends: bool) -> dict[str, Any]:
     """What lets the stand-alone checker go through a tie in integers."""
     gram, trivial = case.side.gram(), case.side.d1 * case.side.d2
-    basis = tie_basis(gram, case.bound)
-    bits = elimination_bits(gram, trivial, case.bound, basis, both_ends)
+    basis = tie_basis(gram, case.exact)
+    bits = elimination_bits(gram, trivial, case.exact, basis, both_ends)
     return {"tie_basis": basis, "bits": bits}
 
 

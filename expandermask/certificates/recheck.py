@@ -50,12 +50,14 @@ def recheck(certificate: str | bytes, neighbors: Rows, n2: int) -> Result:
         return Result("REJECTED", f"{error!s:.200} ({type(error).__name__})")
 
 
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, none of whose keys is repeated."""
+    need(len(dict(pairs)) == len(pairs), "a key is repeated")
+    return dict(pairs)
+
+
 def parse(text: str | bytes) -> dict[str, Any]:
     """The fields of a certificate under a seal that fits; none does if a number is not finite."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        need(len(dict(pairs)) == len(pairs), "a key is repeated")
-        return dict(pairs)
 
     need(len(text) <= MOST_BYTES, "the certificate is longer than 64 MiB")
     data: dict[str, Any] = json.loads(text, object_pairs_hook=once)
@@ -151,7 +153,9 @@ class Check:
         self.n, self.k, self.m = len(graph.small), len(graph.small[0]), len(graph.large[0])
         self.proved, self.two_sided = data["verdict"] == "PROVED", data["definition"] == "two-sided"
         one, roots = 2**MOST_BITS, [math.isqrt(d - 1 << 2 * MOST_BITS) for d in (self.k, self.m)]
-        low, gap = sum(roots) + math.floor(Fraction(data["eps"]) * one), abs(roots[0] - roots[1])
+        # A proof with tie vectors shows sigma_2 <= rho, and with that sigma_2 <= rho + eps.
+        self.eps = 0 if self.proved and "tie_basis" in self.evidence else data["eps"]
+        low, gap = sum(roots) + math.floor(Fraction(self.eps) * one), abs(roots[0] - roots[1])
         self.rho = [Fraction(x, one) ** 2 for x in (low, low + 3)]  # (rho + eps)**2 lies between
         self.least = [Fraction(max(x, 0), one) ** 2 for x in (gap - 1, gap + (gap > 0))]
 
@@ -173,7 +177,9 @@ class Check:
         skipped += () if within else ("sigma2", "sigma_min", "c", "c_least")
         if data["verdict"] == "UNDECIDED" or (self.proved and not within):
             return Result("BEYOND", data["verdict"] + ", over 512 vertices" * self.proved, skipped)
-        return Result("CONFIRMED", f"{data['verdict']}, {data['definition']}", skipped)
+        about = f"{data['n1']} x {data['n2']} mask, d1 = {data['d1']}, digest {data['digest']}"
+        verdict = f"{data['verdict']}, {data['definition']}, of the {about}"
+        return Result("CONFIRMED", verdict, skipped)
 
     def check_statement(self, d: dict[str, Any], e: dict[str, Any]) -> None:
         """Names, sizes, digest, components: all that needs no proof."""
@@ -227,7 +233,7 @@ class Check:
             need(type(bits) is int and BITS <= bits <= MOST_BITS, "bits is out of range")
             found = self.count_ties(basis, bits)
             for name in {*e} - SHOWN:
-                need(self.data["eps"] == 0 and repr(e[name]) == repr(found[name]), name)
+                need(self.eps == 0 and repr(e[name]) == repr(found[name]), name)
             claims = {1: self.rho[:1], -1: [x for x in self.least[1:] if self.two_sided and x > 0]}
         for sign in (1, -1):
             todo = [(sign * x, basis, bits) for x in claims.get(sign, [])]
@@ -262,11 +268,13 @@ def read_mask(path: str) -> tuple[Rows, int]:
     """Neighbours and n2 from a .json with neighbours, a dense .npy, or a .npz of ours or of one."""
     data = Path(path).read_bytes()
     if path.endswith(".json"):
-        found = json.loads(data)
+        found = json.loads(data, object_pairs_hook=once)
         need("neighbors" in found, "this .json holds a recipe alone: save the mask as .npz")
         return found["neighbors"], found["n2"]
     if path.endswith(".npz"):
         archive = zipfile.ZipFile(path)
+        arrays = [name.removesuffix(".npy") for name in archive.namelist()]
+        need(len({*arrays}) == len(arrays), "two members of this .npz have the name of one array")
         (name,) = {"mask.npy"} & {*archive.namelist()} or archive.namelist()
         data = archive.open(name).read(MOST_BYTES + 1)
     need(data[:6] == b"\x93NUMPY" and len(data) <= MOST_BYTES, "no .npy array, or over 64 MiB")

@@ -1,23 +1,31 @@
 """A vector that refutes a graph whose sigma_2 is above the bound by less than floats can tell.
 
-Root counting knows that an eigenvalue lies beyond the bound; the checker wants a vector. Rayleigh
-quotient iteration in ball arithmetic, started from a floating-point eigenvector, triples the number
-of correct digits at every step, until the exact quotient of a rounded iterate is beyond the bound.
+Root counting knows that an eigenvalue lies beyond the bound; the checker wants a vector. The
+eigenvalue furthest out is a root of the characteristic polynomial, and Newton's method finds it
+to any number of digits. One step of inverse iteration, shifted to there, gives a vector for it,
+however close the next eigenvalue lies on the other side of the bound.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.certificates.bounds import RamanujanBound
+from expandermask.certificates.descartes import nontrivial_polynomial
 from expandermask.graphs.biregular import BiregularGraph
 from expandermask.threads import one_blas_thread
 
+if TYPE_CHECKING:
+    from flint import arb, fmpz_poly
+
 _START_BITS = 48
 _MOST_BITS = 2048
+_MARGIN = 2.0**-20
+"""Floats are further from no eigenvalue than this, in parts of the trivial one."""
 
 
 def refined_vector(
@@ -41,23 +49,62 @@ def refined_vector(
 
     Notes
     -----
-    One linear system of order n for each tripling of the digits, n**3 operations on numbers of a
-    few hundred bits: some seconds at n = 512.
+    The characteristic polynomial, and one linear system of order n for each tripling of the digits:
+    n**3 operations on numbers of a few hundred bits, some seconds at n = 512.
     """
     beyond = bound.least_missed_by if below else bound.exceeded_by
     n, gram = side.n2, side.gram()
     trivial = side.d1 * side.d2
     with one_blas_thread(n):
-        vectors = np.linalg.eigh(gram + trivial if below else gram - trivial / n)[1]
-    start = vectors[:, 0 if below else -1]
-    x = _balanced([round(v * 2**_START_BITS) for v in start.tolist()])
+        values, vectors = np.linalg.eigh(gram + trivial if below else gram - trivial / n)
+    end = 0 if below else -1
+    x = _balanced([round(v * 2**_START_BITS) for v in vectors[:, end].tolist()])
+    sign = -1 if below else 1
+    outside = float(values[end]) - trivial * below + sign * trivial * _MARGIN
+    polynomial = _without_repeated_roots(nontrivial_polynomial(gram, trivial))
     bits = 2 * _START_BITS
-    while not beyond(square := _quotient(gram, x)):
-        if bits > _MOST_BITS:
-            raise ArithmeticError(f"no vector of up to {_MOST_BITS} bits lies beyond the bound")
-        x = _balanced(_inverse_iterate(gram, square, x, bits))
+    while bits <= _MOST_BITS:
+        shift = _outermost_root(polynomial, outside, bits)
+        x = _balanced(_inverse_iterate(gram, shift + sign * _ulp(bits), x, bits))
+        square = _quotient(gram, x)
+        if beyond(square):
+            return square, x
         bits *= 3
-    return square, x
+    raise ArithmeticError(f"no vector of up to {_MOST_BITS} bits lies beyond the bound")
+
+
+def _without_repeated_roots(polynomial: fmpz_poly) -> fmpz_poly:
+    """The polynomial with each of its roots once: Newton's method is slow at the others."""
+    return polynomial // polynomial.gcd(polynomial.derivative())
+
+
+def _outermost_root(polynomial: fmpz_poly, outside: float, bits: int) -> Fraction:
+    """The root nearest to ``outside``, which lies beyond all of them, to within about 2**-bits.
+
+    All roots are real, so Newton's iterates come closer to it from their side without passing it.
+    """
+    from flint import arb, ctx
+
+    derivative = polynomial.derivative()
+    size = max(abs(int(c)).bit_length() for c in polynomial.coeffs())
+    with ctx.workprec(size + 4 * bits):
+        x = arb(outside)
+        for _ in range(bits * polynomial.degree()):
+            step = (polynomial(x) / derivative(x)).mid()
+            x = (x - step).mid()
+            if abs(step) < arb(2) ** -bits:
+                return _fraction(x)
+    raise ArithmeticError(f"Newton's method does not come within 2**-{bits} of a root")
+
+
+def _ulp(bits: int) -> Fraction:
+    return Fraction(1, 2**bits)
+
+
+def _fraction(ball: arb) -> Fraction:
+    """The middle of a ball, exactly."""
+    mantissa, exponent = ball.mid().man_exp()
+    return Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
 
 
 def _quotient(gram: NDArray[np.int64], x: list[int]) -> Fraction:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.errors import require_memory
-from expandermask.graphs.biregular import BiregularGraph, as_graph
+from expandermask.graphs.bipartite import as_graph
+from expandermask.graphs.biregular import BiregularGraph
 from expandermask.threads import one_blas_thread
 
 _DENSE_SIZE = 256

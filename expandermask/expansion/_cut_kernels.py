@@ -10,12 +10,12 @@ of integers, so a better ratio is always truly better. Slow, obvious versions ar
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from expandermask.compiling import kernel
 from expandermask.graphs._kernels import below
 
 
-@njit(cache=True)
+@kernel()
 def measure(starts, targets, on_edges, inside, inner, gain):
     """Fill ``inner`` and ``gain`` for the set ``inside``; return (boundary, size)."""
     n, size, boundary = inside.size, 0, 0
@@ -31,7 +31,7 @@ def measure(starts, targets, on_edges, inside, inner, gain):
     return boundary, size
 
 
-@njit(cache=True)
+@kernel()
 def _gain(starts, targets, on_edges, inside, inner, v):
     """How the boundary changes if v is moved."""
     if on_edges:
@@ -45,13 +45,13 @@ def _gain(starts, targets, on_edges, inside, inner, v):
     return -change if inside[v] else change
 
 
-@njit(cache=True)
+@kernel()
 def _counted(inside, inner, w, adding):
     """Whether moving a neighbour of w in (or, if not ``adding``, out) changes w's own part."""
     return not inside[w] and inner[w] == (0 if adding else 1)
 
 
-@njit(cache=True)
+@kernel()
 def _announce(starts, targets, inside, gain, was_in, was_out, now_in, now_out, w):
     """Tell the neighbours of w that they matter differently to the outer boundary at w."""
     if was_in == now_in and was_out == now_out:
@@ -64,7 +64,7 @@ def _announce(starts, targets, inside, gain, was_in, was_out, now_in, now_out, w
             gain[u] += np.int64(now_in) - np.int64(was_in)
 
 
-@njit(cache=True)
+@kernel()
 def flip(starts, targets, on_edges, inside, inner, gain, v):
     """Move v into the set or out of it, and bring ``inner`` and ``gain`` up to date."""
     step = -1 if inside[v] else 1
@@ -93,7 +93,7 @@ def flip(starts, targets, on_edges, inside, inner, gain, v):
     gain[v] = _gain(starts, targets, on_edges, inside, inner, v)
 
 
-@njit(cache=True)
+@kernel()
 def _counting_size(n, size, on_edges):
     """What a boundary is divided by; 0 if the set is not allowed. Complements have equal edges."""
     if on_edges:
@@ -101,7 +101,7 @@ def _counting_size(n, size, on_edges):
     return size if 2 * size <= n else 0
 
 
-@njit(cache=True)
+@kernel()
 def sweep(starts, targets, on_edges, order, best):
     """The best set among the first k vertices of ``order``, for all k: (boundary, size).
 
@@ -124,7 +124,7 @@ def sweep(starts, targets, on_edges, order, best):
     return least, part
 
 
-@njit(cache=True)
+@kernel()
 def _cheapest(inside, gain, locked, boundary, size, n, on_edges, least, part, start):
     """The unlocked vertex whose move leaves the least boundary * part - least * size, or -1."""
     grown = _counting_size(n, size + 1, on_edges)
@@ -141,7 +141,7 @@ def _cheapest(inside, gain, locked, boundary, size, n, on_edges, least, part, st
     return found
 
 
-@njit(cache=True)
+@kernel()
 def descend(starts, targets, on_edges, inside, patience, state):
     """Improve the set ``inside`` in place by passes of single moves; return (boundary, size).
 
@@ -179,7 +179,7 @@ def descend(starts, targets, on_edges, inside, patience, state):
     return boundary, size
 
 
-@njit(cache=True)
+@kernel()
 def kick(starts, targets, on_edges, inside, length, state):
     """Move ``length`` vertices of a random neighbourhood, all in or all out, as far as allowed."""
     n = inside.size
@@ -202,7 +202,7 @@ def kick(starts, targets, on_edges, inside, length, state):
                 last += 1
 
 
-@njit(cache=True)
+@kernel()
 def search(starts, targets, on_edges, inside, patience, kicks, state):
     """Descend, then kick and descend again ``kicks`` times, going on from the best set so far."""
     n = inside.size

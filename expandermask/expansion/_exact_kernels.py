@@ -9,10 +9,11 @@ shown in ``docs/theory/cheeger.md``; slow, obvious versions are in ``tests/oracl
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from expandermask.compiling import kernel
 
 
-@njit(cache=True)
+@kernel()
 def least_edge_ratio(starts, rows, degrees, weights, volumes, half, first, last, cut, size):
     """The least |edges leaving X| / |X| below ``cut`` / ``size``, |X| at most ``half``.
 
@@ -58,7 +59,7 @@ def least_edge_ratio(starts, rows, degrees, weights, volumes, half, first, last,
     return cut, size, best
 
 
-@njit(cache=True)
+@kernel()
 def _move(starts, rows, weights, slots, counts, j, by):
     """Right vertex j enters B or leaves it: its rows move ``by`` slots."""
     for e in range(starts[j], starts[j + 1]):
@@ -69,7 +70,7 @@ def _move(starts, rows, weights, slots, counts, j, by):
         slots[r] = t + by
 
 
-@njit(cache=True)
+@kernel()
 def _grow(counts, turned, step, top, cut, size, half):
     """Add left vertices, the cheapest first, while that lowers ``cut`` / ``size``.
 
@@ -87,7 +88,7 @@ def _grow(counts, turned, step, top, cut, size, half):
     return cut, size
 
 
-@njit(cache=True)
+@kernel()
 def pruned_edge_ratio(
     starts, rows, degrees, weights, volumes, half, order, choices, fixed, moves, cut, size
 ):
@@ -141,7 +142,7 @@ def pruned_edge_ratio(
     return cut, size, best, moves
 
 
-@njit(cache=True)
+@kernel()
 def _decide(starts, rows, weights, mine, other, j, by):
     """Right vertex j is decided, or no longer so if ``by`` is -1; returns the change of the sum of
     min(mine, other)."""
@@ -157,7 +158,7 @@ def _decide(starts, rows, weights, mine, other, j, by):
     return change
 
 
-@njit(cache=True)
+@kernel()
 def _complete(volumes, degrees, weights, inside, counts, subset, half, turned):
     """The best cut and size with B = ``subset``, or if ``turned`` its complement, as right part."""
     top = counts.size // 2
@@ -171,7 +172,7 @@ def _complete(volumes, degrees, weights, inside, counts, subset, half, turned):
     return _grow(counts, turned == 1, 1, top, volume, many, half)
 
 
-@njit(cache=True)
+@kernel()
 def _trailing_zeros(k):
     """The place of the lowest bit set in k > 0."""
     j = 0
@@ -180,7 +181,7 @@ def _trailing_zeros(k):
     return j
 
 
-@njit(cache=True)
+@kernel()
 def subset_counts(codes, weights, n2):
     """For every subset S of the right side, the number of left vertices with all neighbours in S.
 
@@ -197,7 +198,7 @@ def subset_counts(codes, weights, n2):
     return inside
 
 
-@njit(cache=True)
+@kernel()
 def subset_sizes(n2):
     """The number of elements of every subset: int8, shape (2**n2,)."""
     sizes = np.zeros(1 << n2, dtype=np.int8)
@@ -206,7 +207,7 @@ def subset_sizes(n2):
     return sizes
 
 
-@njit(cache=True)
+@kernel()
 def least_vertex_ratio(inside, sizes, half, first, last, boundary, size):
     """The least |neighbours outside X| / |X| below ``boundary`` / ``size``, |X| at most ``half``.
 

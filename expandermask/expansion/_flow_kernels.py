@@ -9,12 +9,13 @@ decide only where a flow goes, never what it is worth. A slow, obvious version i
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from expandermask.compiling import kernel
 
 _LEAST_LENGTH = 1e-9
 
 
-@njit(cache=True)
+@kernel()
 def _push(heap, keys, size, vertex, key):
     """Add a vertex to the binary heap; its new size."""
     i = size
@@ -28,7 +29,7 @@ def _push(heap, keys, size, vertex, key):
     return size + 1
 
 
-@njit(cache=True)
+@kernel()
 def _pop(heap, keys, size):
     """Drop the first vertex of the binary heap; its new size."""
     size -= 1
@@ -45,7 +46,7 @@ def _pop(heap, keys, size):
     return size
 
 
-@njit(cache=True)
+@kernel()
 def nearest_first(starts, targets, edges, edge_lengths, vertex_lengths, source, dist, order, place):
     """Dijkstra's algorithm: fill ``dist``, the ``order`` of arrival and each vertex's ``place``.
 
@@ -73,7 +74,7 @@ def nearest_first(starts, targets, edges, edge_lengths, vertex_lengths, source, 
     return reached
 
 
-@njit(cache=True)
+@kernel()
 def send_back(
     starts, targets, edges, edge_lengths, vertex_lengths, dist, order, place, reached, amount,
     load, through,
@@ -104,13 +105,13 @@ def send_back(
                     through[u] += part
 
 
-@njit(cache=True)
+@kernel()
 def _is_last_step(u, v, length, dist, place):
     """Whether a shortest path to v ends with u, v; u came before v, so flows have no circles."""
     return 0 <= place[u] < place[v] and dist[u] + length <= dist[v]
 
 
-@njit(cache=True)
+@kernel()
 def route(
     starts, targets, edges, sources, weights, edge_lengths, vertex_lengths, on_edges, rate,
     scale, block, load, through,

@@ -24,8 +24,8 @@ from expandermask.expansion import mixing
 from expandermask.expansion.adjacency import component_labels
 from expandermask.expansion.cuts import Kind, check_kind
 from expandermask.expansion.flow import Congestion, all_pairs_flow
-from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
-from expandermask.graphs.biregular import BiregularGraph, as_graph
+from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, as_graph
+from expandermask.graphs.biregular import BiregularGraph
 from expandermask.threads import one_blas_thread
 
 MOST_DENSE = 3072

@@ -9,8 +9,8 @@ passed in as arguments. Slow, obvious versions are in ``tests/oracles/balance.py
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from expandermask.compiling import kernel
 from expandermask.graphs._kernels import below
 
 _ONE = 2.0**20
@@ -18,7 +18,7 @@ _LARGEST = 2.0**26
 _TOP = 1 << 62
 
 
-@njit(cache=True)
+@kernel()
 def greedy_rows(n1, n2, d1, x):
     """Rows (n1, d1), unsorted, that keep log det(x I - E[M'M]) large; False if x is too small.
 
@@ -42,7 +42,7 @@ def greedy_rows(n1, n2, d1, x):
     return rows, True
 
 
-@njit(cache=True)
+@kernel()
 def _drift(weight, left):
     """W applied to the numbers of edges the right vertices still lack."""
     drift = np.zeros(left.size)
@@ -52,7 +52,7 @@ def _drift(weight, left):
     return drift
 
 
-@njit(cache=True)
+@kernel()
 def _choose_row(row, weight, drift, left, m):
     """Fill ``row`` one right vertex at a time, each the cheapest; those that must come, first."""
     n = left.size
@@ -80,7 +80,7 @@ def _choose_row(row, weight, drift, left, m):
             cost[z] += 2 * m * weight[c, z]
 
 
-@njit(cache=True)
+@kernel()
 def _add_row(row, weight, drift, left, m, scale):
     """Sherman-Morrison: one update for the row against its mean, one for each used-up edge."""
     n = left.size
@@ -106,14 +106,14 @@ def _add_row(row, weight, drift, left, m, scale):
     return diagonal.min() > 0 and diagonal.max() < _LARGEST
 
 
-@njit(cache=True)
+@kernel()
 def _rank_one(weight, u, factor):
     for a in range(u.size):
         for b in range(u.size):
             weight[a, b] += np.rint(u[a] * u[b] * factor)
 
 
-@njit(cache=True)
+@kernel()
 def _squeeze(matrix, bits):
     """Halve the matrix until its entries are at most 2**bits, then round; the halvings done."""
     largest = np.abs(matrix).max()
@@ -128,7 +128,7 @@ def _squeeze(matrix, bits):
     return halvings
 
 
-@njit(cache=True)
+@kernel()
 def power(gram, trivial, bits, level):
     """X**(2**level), rounded to integers up to a power of two, for X = M'M off the all-ones vector.
 
@@ -157,7 +157,7 @@ def power(gram, trivial, bits, level):
     return matrix, (exponent, trace)
 
 
-@njit(cache=True)
+@kernel()
 def cheapest_moves(rows, member, weight):
     """For each x, y the row where exchanging x for y adds least to <W, M'M> / 2, and that least."""
     n = weight.shape[0]
@@ -178,7 +178,7 @@ def cheapest_moves(rows, member, weight):
     return cost, who
 
 
-@njit(cache=True)
+@kernel()
 def _move(rows, member, gram, i, x, y):
     """Exchange label x of row i for y, and keep the Gram matrix up to date."""
     slot = 0
@@ -195,7 +195,7 @@ def _move(rows, member, gram, i, x, y):
     member[i, x], member[i, y] = False, True
 
 
-@njit(cache=True)
+@kernel()
 def _improving(cost, who):
     """Switches (i, j, x, y), row i giving x for y and row j the reverse, most downhill first."""
     n = cost.shape[0]
@@ -211,7 +211,7 @@ def _improving(cost, who):
     return switches[np.argsort(change[:found], kind="mergesort")]
 
 
-@njit(cache=True)
+@kernel()
 def _apply_disjoint(rows, member, gram, switches, batch):
     """Make the first ``batch`` switches that share no row and no label; which ones."""
     used_row = np.zeros(rows.shape[0], dtype=np.bool_)
@@ -230,7 +230,7 @@ def _apply_disjoint(rows, member, gram, switches, batch):
     return made[:count]
 
 
-@njit(cache=True)
+@kernel()
 def descend(rows, member, gram, trivial, bits, level, batch):
     """Switch downhill on the trace of X**(2**(level + 1)) until the steepest switch fails."""
     weight, score = power(gram, trivial, bits, level)
@@ -252,7 +252,7 @@ def descend(rows, member, gram, trivial, bits, level, batch):
     return score
 
 
-@njit(cache=True)
+@kernel()
 def _kick(rows, member, gram, switches, state):
     """Make that many uniformly random valid switches."""
     n1, d1 = rows.shape
@@ -266,7 +266,7 @@ def _kick(rows, member, gram, switches, state):
             switches -= 1
 
 
-@njit(cache=True)
+@kernel()
 def polish(rows, member, gram, bits, levels, kicks, state):
     """Descend at every level, then keep each kick and new descent that ends no higher."""
     n = gram.shape[0]
@@ -285,7 +285,7 @@ def polish(rows, member, gram, bits, levels, kicks, state):
             rows[:], member[:], gram[:] = best
 
 
-@njit(cache=True)
+@kernel()
 def relabel(rows, n2, state):
     """Permute the rows, and the labels, uniformly at random."""
     n1 = rows.shape[0]

@@ -8,14 +8,14 @@ obvious versions are in ``tests/oracles/coverings.py``.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from expandermask.compiling import kernel
 from expandermask.graphs._kernels import below
 
 _IMPROVES = 1e-12
 
 
-@njit(cache=True)
+@kernel()
 def permuted_rows(neighbors, r, seed):
     """Rows (n1 r, d1) of the covering with a uniform permutation of r layers on each base edge."""
     n1, d1 = neighbors.shape
@@ -34,7 +34,7 @@ def permuted_rows(neighbors, r, seed):
     return rows
 
 
-@njit(cache=True)
+@kernel()
 def random_voltages(n1, d1, r, seed):
     """An (n1, d1) array of integers uniform on [0, r)."""
     state = np.array([seed], dtype=np.uint64)
@@ -45,7 +45,7 @@ def random_voltages(n1, d1, r, seed):
     return voltages
 
 
-@njit(cache=True)
+@kernel()
 def signed_codegrees(neighbors, signs, n2):
     """S'S, int64 (n2, n2), for the signed biadjacency matrix S with entries ``signs``."""
     gram = np.zeros((n2, n2), dtype=np.int64)
@@ -57,7 +57,7 @@ def signed_codegrees(neighbors, signs, n2):
     return gram
 
 
-@njit(cache=True)
+@kernel()
 def greedy_signs(neighbors, n2, x, seed):
     """Signs, int8 (n1, d1), chosen row by row to keep x I - S'S positive definite.
 
@@ -93,7 +93,7 @@ def greedy_signs(neighbors, n2, x, seed):
     return signs, True
 
 
-@njit(cache=True)
+@kernel()
 def _add_outer(matrix, column, factor):
     """``matrix`` += factor * column column', in place, skipping zero rows."""
     for y in range(column.size):
@@ -103,7 +103,7 @@ def _add_outer(matrix, column, factor):
                 matrix[y, z] += f * column[z]
 
 
-@njit(cache=True)
+@kernel()
 def _descend(v, row, matrix):
     """Flip single signs of v while that lowers the form v' B v, B the rows and columns ``row``."""
     flipped = True
@@ -119,7 +119,7 @@ def _descend(v, row, matrix):
                 flipped = True
 
 
-@njit(cache=True)
+@kernel()
 def find_images(neighbors, todo, choices, adjacent, r, interchangeable, budget):
     """Search for a map of vertices to base vertices, injective around each, with r over each.
 
@@ -165,7 +165,7 @@ def find_images(neighbors, todo, choices, adjacent, r, interchangeable, budget):
     return images, 0
 
 
-@njit(cache=True)
+@kernel()
 def _tightest(todo, images, left):
     """The unmapped vertex with the fewest images left."""
     best = -1
@@ -175,7 +175,7 @@ def _tightest(todo, images, left):
     return best
 
 
-@njit(cache=True)
+@kernel()
 def _next_image(forbidden, c, first, end, used, r, interchangeable):
     """The first allowed image from c on, ``end`` for none; of unused ones alike only the first."""
     while c < end:
@@ -187,7 +187,7 @@ def _next_image(forbidden, c, first, end, used, r, interchangeable):
     return end
 
 
-@njit(cache=True)
+@kernel()
 def _mark(neighbors, adjacent, forbidden, left, choices, v, c, interchangeable, step):
     """Count (step 1) or uncount (step -1) what mapping v to c forbids its surroundings."""
     for u in neighbors[v]:
@@ -204,7 +204,7 @@ def _mark(neighbors, adjacent, forbidden, left, choices, v, c, interchangeable, 
                     _forbid(forbidden, left, u, x, step)
 
 
-@njit(cache=True)
+@kernel()
 def _forbid(forbidden, left, v, c, step):
     before = forbidden[v, c]
     forbidden[v, c] = before + step

@@ -9,15 +9,15 @@ or order of summation can change a choice it makes. Slow, obvious versions of ea
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from expandermask.compiling import kernel
 from expandermask.graphs._kernels import below
 
 _CLIP = 2.0**22
 _FINEST_STEP = 64.0
 
 
-@njit(cache=True)
+@kernel()
 def orbit_representatives(add, negative, m):
     """One m-subset out of each orbit of a group of order r, and the orders of their stabilisers.
 
@@ -55,7 +55,7 @@ def orbit_representatives(add, negative, m):
             block[j] = block[j - 1] + 1
 
 
-@njit(cache=True)
+@kernel()
 def shuffled(n, state):
     """A uniformly random permutation of 0..n-1, int32 (Fisher-Yates)."""
     order = np.arange(n, dtype=np.int32)
@@ -65,7 +65,7 @@ def shuffled(n, state):
     return order
 
 
-@njit(cache=True, fastmath=True)  # the sums are exact, so regrouping them changes nothing
+@kernel(fastmath=True)  # the sums are exact, so regrouping them changes nothing
 def _overflow(base, row):
     """Sum of max(base + row, 0)**2, each term cut off at 2**44."""
     total = 0.0
@@ -75,7 +75,7 @@ def _overflow(base, row):
     return total
 
 
-@njit(cache=True)
+@kernel()
 def _replace_one(values, chosen, slot, first, last, sums, base, level):
     """Give one slot the choice in [first, last) with the least overflow; say if that changed it."""
     now = chosen[slot]
@@ -92,7 +92,7 @@ def _replace_one(values, chosen, slot, first, last, sums, base, level):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def descend(values, ranges, kinds, chosen, level, goal, steps, state):
     """Choose vectors, one per slot, so that the largest entry of their sum is small.
 
@@ -143,7 +143,7 @@ def descend(values, ranges, kinds, chosen, level, goal, steps, state):
     return least
 
 
-@njit(cache=True)
+@kernel()
 def _fixes(move, block):
     """Whether a permutation of the columns maps the block to itself."""
     for x in block:
@@ -155,7 +155,7 @@ def _fixes(move, block):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def expand(blocks, moves, copies, names, order, start, neighbors):
     """Write the orbits of ``blocks``, ``copies`` times over; return the number of rows so far.
 

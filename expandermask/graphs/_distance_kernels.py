@@ -8,12 +8,13 @@ arguments and go out as they came, so that many searches share them. Slow, obvio
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from expandermask.compiling import kernel
 
 _UNSEEN, _ROOT = -1, -2
 
 
-@njit(cache=True)
+@kernel()
 def shortest_cycle(starts, targets, root, cap, branch, queue):
     """Length of the shortest cycle through ``root`` in a bipartite graph, or ``cap`` if none is
     shorter than that.
@@ -42,7 +43,7 @@ def shortest_cycle(starts, targets, root, cap, branch, queue):
     return found
 
 
-@njit(cache=True)
+@kernel()
 def eccentricity(starts, targets, root, seen, queue):
     """Distance from ``root`` to the vertex furthest from it, or -1 if some vertex is not reached.
 
@@ -65,7 +66,7 @@ def eccentricity(starts, targets, root, seen, queue):
     return level if last == seen.size else -1
 
 
-@njit(cache=True)
+@kernel()
 def components(neighbors, n2):
     """Number of connected components of the graph with these rows, all d1 >= 1, and n2 right
     vertices: union-find over the right vertices, 4 bytes each."""
@@ -81,7 +82,7 @@ def components(neighbors, n2):
     return count
 
 
-@njit(cache=True)
+@kernel()
 def _find(parent, x):
     """The representative of x, halving the path to it on the way."""
     while parent[x] != x:

@@ -7,10 +7,11 @@ version is in ``tests/oracles/interlacing.py``.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from expandermask.compiling import kernel
 
 
-@njit(cache=True)
+@kernel()
 def _invert(re, im):
     """Invert re + i im in place by Gauss-Jordan without pivoting; return log det."""
     n = re.shape[0]
@@ -34,7 +35,7 @@ def _invert(re, im):
     return log_det
 
 
-@njit(cache=True)
+@kernel()
 def _fill(re, im, w, sigma, y, fixed, first, second):
     """Write w - fixed - first / sigma - second / y into re + i im."""
     n = fixed.shape[0]
@@ -47,7 +48,7 @@ def _fill(re, im, w, sigma, y, fixed, first, second):
         im[i, i] += w.imag
 
 
-@njit(cache=True)
+@kernel()
 def child_factors(w, sigma, y, fixed, first, second, counts, step):
     """Log det K at each node, and by what each child multiplies it.
 

@@ -8,7 +8,8 @@ release of numpy. Slow, obvious versions of each kernel are in ``tests/oracles``
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from expandermask.compiling import kernel
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -18,7 +19,7 @@ _TWO32 = np.uint64(1 << 32)
 _S27, _S30, _S31, _S32 = (np.uint64(s) for s in (27, 30, 31, 32))
 
 
-@njit(cache=True)
+@kernel()
 def next_word(state):
     """The next 64 random bits of SplitMix64; ``state`` is a uint64 array of length 1."""
     state[0] += _GAMMA
@@ -28,7 +29,7 @@ def next_word(state):
     return z ^ (z >> _S31)
 
 
-@njit(cache=True)
+@kernel()
 def below(state, n):
     """An integer uniform on [0, n), 0 < n < 2**32, without bias (Lemire's rejection)."""
     bound = np.uint64(n)
@@ -40,7 +41,7 @@ def below(state, n):
     return np.int64(product >> _S32)
 
 
-@njit(cache=True)
+@kernel()
 def _contains(row, label):
     for x in row:
         if x == label:
@@ -48,7 +49,7 @@ def _contains(row, label):
     return False
 
 
-@njit(cache=True)
+@kernel()
 def _shuffled_stubs(neighbors, n2, d2, state):
     """Fill ``neighbors`` with d2 copies of each label, in uniformly random order."""
     flat = neighbors.reshape(-1)
@@ -59,7 +60,7 @@ def _shuffled_stubs(neighbors, n2, d2, state):
         flat[e], flat[f] = flat[f], flat[e]
 
 
-@njit(cache=True)
+@kernel()
 def _switch(neighbors, i, a, j, b):
     """Exchange the labels of slots (i, a) and (j, b) if both rows stay simple; say if it did."""
     x, y = neighbors[i, a], neighbors[j, b]
@@ -69,7 +70,7 @@ def _switch(neighbors, i, a, j, b):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def _repair(neighbors, state):
     """Switch repeated labels away, row by row; False if a repeat resists its share of tries."""
     n1, d1 = neighbors.shape
@@ -84,7 +85,7 @@ def _repair(neighbors, state):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def _mix(neighbors, trials, state):
     """Walk the switch chain: symmetric moves, so its stationary law is uniform."""
     n1, d1 = neighbors.shape
@@ -94,7 +95,7 @@ def _mix(neighbors, trials, state):
         _switch(neighbors, e // d1, e % d1, f // d1, f % d1)
 
 
-@njit(cache=True)
+@kernel()
 def sort_rows(neighbors):
     """Insertion sort of each (short) row, in place."""
     for row in neighbors:
@@ -106,7 +107,7 @@ def sort_rows(neighbors):
             row[b] = x
 
 
-@njit(cache=True)
+@kernel()
 def random_neighbors(n1, n2, d1, seed, trials):
     """Neighbour array (n1, d1), int32, of a random simple biregular graph; rows unsorted.
 
@@ -123,7 +124,7 @@ def random_neighbors(n1, n2, d1, seed, trials):
     return neighbors
 
 
-@njit(cache=True)
+@kernel()
 def complement_rows(neighbors, n2):
     """Sorted neighbour array (n1, n2 - d1) of the bipartite complement."""
     n1, d1 = neighbors.shape
@@ -140,7 +141,7 @@ def complement_rows(neighbors, n2):
     return other
 
 
-@njit(cache=True)
+@kernel()
 def transpose_rows(neighbors, n2):
     """Sorted neighbour array (n2, d2) of the right vertices."""
     n1, d1 = neighbors.shape
@@ -153,7 +154,7 @@ def transpose_rows(neighbors, n2):
     return other
 
 
-@njit(cache=True)
+@kernel()
 def transpose_edges(starts, targets, columns):
     """The same edges by column: its ``starts`` (int64) and ``targets`` (int32, ascending).
 
@@ -174,7 +175,7 @@ def transpose_edges(starts, targets, columns):
     return back, sources
 
 
-@njit(cache=True)
+@kernel()
 def codegrees(neighbors, n2):
     """Gram matrix M'M, int64 (n2, n2): how many left vertices each two right vertices share.
 
@@ -193,7 +194,7 @@ def codegrees(neighbors, n2):
     return gram
 
 
-@njit(cache=True)
+@kernel()
 def right_components(neighbors, n2):
     """Which connected component each right vertex is in: int64 (n2,), numbered as they appear.
 
@@ -216,7 +217,7 @@ def right_components(neighbors, n2):
     return labels
 
 
-@njit(cache=True)
+@kernel()
 def _root(parent, x):
     while parent[x] != x:
         parent[x] = parent[parent[x]]

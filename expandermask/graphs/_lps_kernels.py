@@ -6,10 +6,11 @@ Slow, obvious versions, with every matrix written out, are in ``tests/oracles/lp
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from expandermask.compiling import kernel
 
 
-@njit(cache=True)
+@kernel()
 def cayley_rows(generators, p, q, squares, ranks, inverses):
     """Right neighbours (n, k), int32, of the elements g of PSL_2(q): the labels of all g s.
 
@@ -43,7 +44,7 @@ def cayley_rows(generators, p, q, squares, ranks, inverses):
     return rows
 
 
-@njit(cache=True)
+@kernel()
 def is_simple_biregular(rows, n2):
     """Whether sorted rows have no repeated label, all labels are in [0, n2), and all as often."""
     n1, d1 = rows.shape

@@ -7,6 +7,7 @@ The constructions and certificates take a `BiregularGraph`. What is measured of 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from expandermask.graphs import _kernels
 from expandermask.graphs.biregular import (
     BiregularGraph,
     dense_ones,
+    is_networkx,
     sides_of,
     sparse_ones,
 )
@@ -115,7 +117,7 @@ class BipartiteGraph:
                     f"{side} degrees must be equal and positive, "
                     f"got {degrees.min()} to {degrees.max()}"
                 )
-        return BiregularGraph(self.rights.reshape(self.n1, -1), self.n2)
+        return BiregularGraph._trusted(self.rights.reshape(self.n1, -1), self.n2)
 
     def mask(self) -> NDArray[np.uint8]:
         """The biadjacency matrix as a dense 0/1 array: uint8, shape (n1, n2), C order."""
@@ -157,6 +159,7 @@ def from_ones(
     """The graph with these edges, no two of them equal, in any order."""
     for name, size in zip(("n1", "n2"), shape, strict=True):
         check_size(name, size)
+    require_memory(16 * sum(shape), f"a graph of {shape[0]} and {shape[1]} vertices")
     order = np.lexsort((rights, lefts))
     starts = np.concatenate([[0], np.bincount(lefts, minlength=shape[0]).cumsum()])
     return BipartiteGraph(starts.astype(np.int64), rights[order].astype(np.int32), shape[1])
@@ -191,8 +194,9 @@ def as_bipartite(graph_or_mask: Any) -> BipartiteGraph:
         graph = graph_or_mask
         starts = np.arange(0, graph.num_edges + 1, graph.d1, dtype=np.int64)
         return BipartiteGraph(starts, graph.neighbors.ravel(), graph.n2)
-    if hasattr(graph_or_mask, "is_directed"):
-        return _from_networkx(graph_or_mask)
+    if is_networkx(graph_or_mask):
+        graph = two_coloured(graph_or_mask)
+        return _between(graph, *sides_of(graph))
     from scipy.sparse import issparse
 
     if issparse(graph_or_mask):
@@ -202,19 +206,81 @@ def as_bipartite(graph_or_mask: Any) -> BipartiteGraph:
     return from_ones(lefts, rights, (ones.shape[0], ones.shape[1]))
 
 
-def _from_networkx(graph: nx.Graph) -> BipartiteGraph:
+def as_graph(graph_or_mask: Any) -> BiregularGraph:
+    """The biregular graph of whatever `as_bipartite` takes.
+
+    Raises `NotBiregularError` if the degrees of a side differ or are zero.
+    """
+    if isinstance(graph_or_mask, BiregularGraph):
+        return graph_or_mask
+    return as_bipartite(graph_or_mask).biregular()
+
+
+def as_aligned(masks: Sequence[Any]) -> list[BipartiteGraph]:
+    """The bipartite graphs of masks that are compared entry by entry.
+
+    Networkx graphs are compared by the labels of their nodes, whatever order they were added in:
+    all take the sides and the order of the first one with ``bipartite`` attributes, or of a
+    2-colouring of the first. Where anything else is among the masks, each keeps its own order.
+
+    Raises `InvalidInputError` for networkx graphs that have other nodes, or the same on other
+    sides.
+    """
+    if not all(is_networkx(mask) for mask in masks):
+        return [as_bipartite(mask) for mask in masks]
+    named = [mask for mask in masks if _has_sides(mask)]
+    reference = two_coloured([*named, *masks][0])
+    lefts, rights = sides_of(reference)
+    return [_between(_on_sides_of(reference, mask), lefts, rights) for mask in masks]
+
+
+def two_coloured(graph: nx.Graph) -> nx.Graph:
+    """The graph with ``bipartite`` attributes: its own, or those of a 2-colouring."""
     import networkx as nx
 
-    if not graph.is_directed() and not nx.get_node_attributes(graph, "bipartite"):
-        graph = graph.copy()
-        try:
-            nx.set_node_attributes(graph, nx.bipartite.color(graph), "bipartite")
-        except nx.NetworkXError:
+    if graph.is_directed() or _has_sides(graph):
+        return graph
+    graph = graph.copy()
+    try:
+        nx.set_node_attributes(graph, nx.bipartite.color(graph), "bipartite")
+    except nx.NetworkXError:
+        raise InvalidInputError(
+            "the graph has an odd cycle, so it is not bipartite and no mask; of a regular "
+            "graph ask certify(graph, definition='regular')"
+        ) from None
+    return graph
+
+
+def _has_sides(graph: nx.Graph) -> bool:
+    return any("bipartite" in data for _, data in graph.nodes(data=True))
+
+
+def _on_sides_of(reference: nx.Graph, graph: nx.Graph) -> nx.Graph:
+    """``graph`` with its nodes on the sides that they have in ``reference``."""
+    different = set(graph) ^ set(reference)
+    if different:
+        node = next(iter(different))
+        raise InvalidInputError(
+            "networkx graphs are compared by the labels of their nodes, and only one of them has "
+            f"the node {node!r}; relabel them, or give their biadjacency matrices"
+        )
+    sides = dict(reference.nodes(data="bipartite"))
+    if _has_sides(graph):
+        moved = [node for node, side in graph.nodes(data="bipartite") if side != sides[node]]
+        if moved:
             raise InvalidInputError(
-                "the graph has an odd cycle, so it is not bipartite and no mask; of a regular "
-                "graph ask certify(graph, definition='regular')"
-            ) from None
-    lefts, rights = sides_of(graph)
+                f"node {moved[0]!r} has another bipartite attribute in one graph than in the other"
+            )
+        return graph
+    graph = graph.copy()
+    for node, side in sides.items():
+        graph.nodes[node]["bipartite"] = side
+    return graph
+
+
+def _between(graph: nx.Graph, lefts: Sequence[Any], rights: Sequence[Any]) -> BipartiteGraph:
+    """The edges of a graph, its nodes numbered in the order that is given."""
+    sides_of(graph)
     column = {node: j for j, node in enumerate(rights)}
     pairs = [(i, column[v]) for i, u in enumerate(lefts) for v in graph.neighbors(u)]
     edges = np.array(pairs, dtype=np.int64).reshape(-1, 2)

@@ -347,19 +347,15 @@ Builder = Callable[[Recipe, BiregularGraph | None], BiregularGraph]
 """Follows a recipe; the graph of the recipe's own base, if it has one, comes second."""
 
 
-def as_graph(graph_or_mask: Any) -> BiregularGraph:
-    """The graph itself, or that of a dense or scipy.sparse 0/1 mask or a networkx graph."""
-    if isinstance(graph_or_mask, BiregularGraph):
-        return graph_or_mask
-    if hasattr(graph_or_mask, "is_directed"):
-        from expandermask.graphs.bipartite import as_bipartite
+def is_networkx(x: Any) -> bool:
+    """Whether this is a networkx graph, of any kind."""
+    return hasattr(x, "is_directed") and hasattr(x, "nodes")
 
-        return as_bipartite(graph_or_mask).biregular()
-    from scipy.sparse import issparse
 
-    if issparse(graph_or_mask):
-        return BiregularGraph.from_biadjacency(graph_or_mask)
-    return BiregularGraph.from_mask(graph_or_mask)
+WHAT_IS_TAKEN = (
+    "a 2-D array or tensor of zeros and ones, a scipy.sparse matrix of ones, a networkx graph, or "
+    "a BipartiteGraph or BiregularGraph"
+)
 
 
 def dense_ones(mask: Any) -> NDArray[np.bool_]:
@@ -408,12 +404,20 @@ def _label_array(neighbors: ArrayLike) -> NDArray[np.int64]:
 
 def as_array(name: str, value: Any) -> NDArray[Any]:
     """``value`` as an array, or an error that names the argument."""
+    if hasattr(value, "to_networkx") and not hasattr(value, "__array__"):
+        raise InvalidInputError(
+            f"a mask is {WHAT_IS_TAKEN}; got {type(value).__name__} of {type(value).__module__}, "
+            "which has to_networkx()"
+        )
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidInputError(f"{name} is a masked array; say what its holes are: .filled(0)")
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"{name} cannot be read as an array: {error}") from None
+    if array.dtype.kind == "O" and array.ndim == 0:
+        raise InvalidInputError(f"a mask is {WHAT_IS_TAKEN}; got {type(value).__name__}")
+    return array
 
 
 def _dense(mask: Any) -> NDArray[Any]:
@@ -455,7 +459,7 @@ def _require_equal(what: str, degrees: NDArray[Any]) -> None:
 
 def sides_of(graph: nx.Graph) -> tuple[list[Any], list[Any]]:
     """The left and right nodes by their ``bipartite`` attribute, refusing what is not simple."""
-    if not hasattr(graph, "is_directed"):
+    if not is_networkx(graph):
         raise InvalidInputError(f"expected a networkx graph, got {type(graph).__name__}")
     if graph.is_directed():
         raise InvalidInputError("expected an undirected graph, got a directed one")

@@ -25,12 +25,8 @@ from expandermask.errors import (
     require_memory,
 )
 from expandermask.graphs import _covering_kernels
-from expandermask.graphs.biregular import (
-    BiregularGraph,
-    Builder,
-    Recipe,
-    as_graph,
-)
+from expandermask.graphs.bipartite import as_graph
+from expandermask.graphs.biregular import BiregularGraph, Builder, Recipe
 from expandermask.graphs.random import RandomState, derive_seed, draw_seed
 
 RANDOM, CYCLIC, TOWER, VERSION = "random_covering", "cyclic_covering", "two_lift_tower", 1
@@ -167,7 +163,7 @@ def two_lift_tower(base: Any, levels: int, *, rng: RandomState = None) -> Biregu
     )
 
 
-def voltages(graph: BiregularGraph, base: BiregularGraph) -> NDArray[np.int64]:
+def voltages(graph: Any, base: Any) -> NDArray[np.int64]:
     """The voltages of a cyclic covering in this library's labelling: int64, shape (n1, d1) of base.
 
     Entry (i, a) is V in: layer g of left vertex i is joined to layer g + V mod r of its a-th
@@ -179,6 +175,7 @@ def voltages(graph: BiregularGraph, base: BiregularGraph) -> NDArray[np.int64]:
     array([[2, 3, 4],
            [2, 2, 3]])
     """
+    graph, base = as_graph(graph), as_graph(base)
     r = graph.n1 // base.n1
     if (graph.n1, graph.n2, graph.d1) != (r * base.n1, r * base.n2, base.d1):
         raise InvalidInputError(
@@ -196,7 +193,7 @@ def voltages(graph: BiregularGraph, base: BiregularGraph) -> NDArray[np.int64]:
     return np.ascontiguousarray(shifts[:, 0])
 
 
-def cyclic_spectrum(graph: BiregularGraph, base: BiregularGraph) -> NDArray[np.float64]:
+def cyclic_spectrum(graph: Any, base: Any) -> NDArray[np.float64]:
     """Singular values of a cyclic covering, one row for each character of Z_r, each descending.
 
     Row k holds the singular values of the base's matrix with entries exp(2 pi i k V_ij / r); row 0
@@ -212,6 +209,7 @@ def cyclic_spectrum(graph: BiregularGraph, base: BiregularGraph) -> NDArray[np.f
            [1.732, 1.   ],
            [1.732, 1.   ]])
     """
+    graph, base = as_graph(graph), as_graph(base)
     shifts, r = voltages(graph, base), graph.n1 // base.n1
     require_memory(32 * base.n1 * base.n2, f"a complex {base.n1} x {base.n2} matrix")
     values = np.empty((r, min(base.n1, base.n2)))

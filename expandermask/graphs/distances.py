@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +17,20 @@ from expandermask.errors import (
     require_memory,
 )
 from expandermask.graphs import _distance_kernels, _kernels
+from expandermask.graphs.bipartite import as_graph
 from expandermask.graphs.biregular import BiregularGraph
 
 _PATIENCE = 2.0
 """Seconds before a progress bar appears."""
 
 
-def girth(
-    graph: BiregularGraph, *, roots: Iterable[int] | None = None, progress: bool = False
-) -> int | float:
+def girth(graph: Any, *, roots: Iterable[int] | None = None, progress: bool = False) -> int | float:
     """Length of the shortest cycle; ``math.inf`` for a forest.
 
     Parameters
     ----------
-    graph : BiregularGraph
-        Any graph, connected or not.
+    graph : BiregularGraph, or what `certify` takes
+        Any biregular graph or mask, connected or not.
     roots : iterable of int, optional
         Left vertices. Then the answer is the length of the shortest cycle *through one of these*,
         which is the girth only if every orbit of the automorphism group has one of them: ``[0]``
@@ -57,6 +57,7 @@ def girth(
     >>> girth(heawood()), girth(hypercube(4))
     (6, 4)
     """
+    graph = as_graph(graph)
     if roots is None:
         side = graph if graph.n1 <= graph.n2 else graph.transpose()
         chosen: Sequence[int] = range(side.n1)
@@ -72,14 +73,14 @@ def girth(
 
 
 def diameter(
-    graph: BiregularGraph, *, roots: Iterable[int] | None = None, progress: bool = False
+    graph: Any, *, roots: Iterable[int] | None = None, progress: bool = False
 ) -> int | float:
     """Largest distance between two vertices, of either side; ``math.inf`` if disconnected.
 
     Parameters
     ----------
-    graph : BiregularGraph
-        Any graph, connected or not.
+    graph : BiregularGraph, or what `certify` takes
+        Any biregular graph or mask, connected or not.
     roots : iterable of int, optional
         Left vertices. Then the answer is the largest distance *from one of these* to any vertex,
         which is the diameter only if every vertex, left or right, can be carried to one of them by
@@ -105,6 +106,7 @@ def diameter(
     >>> diameter(heawood()), diameter(hypercube(4))
     (3, 4)
     """
+    graph = as_graph(graph)
     everything = range(graph.n1 + graph.n2)
     chosen = everything if roots is None else _check_roots(roots, graph.n1)
     starts, targets = _adjacency(graph)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from expandermask.errors import InvalidInputError
 from expandermask.graphs import _covering_kernels
-from expandermask.graphs.biregular import BiregularGraph, as_array, as_graph
+from expandermask.graphs.bipartite import as_graph
+from expandermask.graphs.biregular import BiregularGraph, as_array
 
 Labels = NDArray[np.int64]
 

@@ -8,7 +8,8 @@ A graph comes as the arrays of a CSR matrix without its ones: row i has the targ
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from expandermask.compiling import kernel
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SHIFT = np.uint64(29)
@@ -20,7 +21,7 @@ _SUM = np.uint64(0x0101010101010101)
 _SIX_BITS = 63
 
 
-@njit(cache=True)
+@kernel()
 def classes(starts, targets):
     """Which rows are equal: int64 labels, equal for equal rows, numbered as they appear.
 
@@ -45,7 +46,7 @@ def classes(starts, targets):
     return labels
 
 
-@njit(cache=True)
+@kernel()
 def _hash(targets, first, last):
     state = np.uint64(last - first)
     for e in range(first, last):
@@ -54,7 +55,7 @@ def _hash(targets, first, last):
     return state
 
 
-@njit(cache=True)
+@kernel()
 def _equal(starts, targets, i, j):
     length = starts[i + 1] - starts[i]
     if length != starts[j + 1] - starts[j]:
@@ -65,7 +66,7 @@ def _equal(starts, targets, i, j):
     return k == length
 
 
-@njit(cache=True)
+@kernel()
 def smallest_period(labels):
     """The smallest p >= 1 with labels[i + p] == labels[i] wherever both exist; O(length).
 
@@ -82,7 +83,7 @@ def smallest_period(labels):
     return labels.size - k
 
 
-@njit(cache=True)
+@kernel()
 def explore(starts, targets, back, sources):
     """Components and bridges of a bipartite graph, given by its rows and by its columns.
 
@@ -124,7 +125,7 @@ def explore(starts, targets, back, sources):
     return labels, bridges
 
 
-@njit(cache=True)
+@kernel()
 def bit_rows(starts, targets, columns):
     """Each row as a string of bits: uint64, shape (rows, columns / 64 rounded up)."""
     bits = np.zeros((starts.size - 1, (columns + _SIX_BITS) // 64), dtype=np.uint64)
@@ -135,7 +136,7 @@ def bit_rows(starts, targets, columns):
     return bits
 
 
-@njit(cache=True)
+@kernel()
 def union_sizes(starts, targets, bits):
     """How many bits are set in at least one of the rows of ``bits`` that each row lists."""
     sizes = np.zeros(starts.size - 1, dtype=np.int64)
@@ -151,7 +152,7 @@ def union_sizes(starts, targets, bits):
     return sizes
 
 
-@njit(cache=True)
+@kernel()
 def _count_bits(word):
     word -= (word >> _ONE) & _PAIRS
     word = (word & _QUADS) + ((word >> _TWO) & _QUADS)

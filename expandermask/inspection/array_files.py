@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from expandermask.errors import ExpanderMaskError, FileFormatError, require_memory
-from expandermask.masks.files import load_mask
+from expandermask.masks.files import load_mask, require_distinct
 
 _ENDING = ".npy"
 
@@ -83,6 +83,7 @@ def _sizes(path: Path) -> dict[str, int]:
     """The bytes of each array of a .npz by name, none of which is larger than what is free."""
     sizes = {}
     with zipfile.ZipFile(path) as archive:
+        require_distinct(archive.namelist())
         for member in map(archive.getinfo, archive.namelist()):
             what, size = f"{member.filename!r} in {os.fspath(path)!r}", member.file_size
             if not member.filename.endswith(_ENDING):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from expandermask.errors import InvalidInputError, TooLargeError, check_size, require_memory
 from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite, from_ones
-from expandermask.graphs.biregular import BiregularGraph, as_array
+from expandermask.graphs.biregular import BiregularGraph, as_array, is_networkx
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ def support_of(x: Any, what: str = "x") -> Support:
     Takes what `as_bipartite` takes, and also weights, sparse tensors and a `StoredTensor`. Raises
     `InvalidInputError` for anything else, for NaN and infinities, and for what is empty or not 2-D.
     """
-    if isinstance(x, BiregularGraph | BipartiteGraph) or hasattr(x, "is_directed"):
+    if isinstance(x, BiregularGraph | BipartiteGraph) or is_networkx(x):
         graph = x if isinstance(x, BiregularGraph) else as_bipartite(x)
         return Support((graph.n1, graph.n2), graph, None, None, "graph")
     if isinstance(x, StoredTensor):

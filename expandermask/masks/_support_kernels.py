@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from expandermask.compiling import kernel
 from expandermask.graphs._kernels import below
 
 
-@njit(cache=True)
+@kernel()
 def random_cells(cells, kept, seed):
     """A uniformly random subset of ``kept`` of the numbers 0 .. cells-1, ascending, int64.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from expandermask.errors import InvalidInputError
-from expandermask.graphs.bipartite import BipartiteGraph, as_bipartite
+from expandermask.graphs.bipartite import BipartiteGraph, as_aligned
 from expandermask.masks.comparison import MaskComparison, Overlap, PlanComparison
 from expandermask.masks.plan import MaskPair
 
@@ -32,8 +32,9 @@ def compare(a: Any, b: Any) -> MaskComparison | PlanComparison:
     ----------
     a, b
         Two masks of one shape (n1, n2), whatever `as_bipartite` takes: 0/1 arrays, tensors, sparse
-        matrices or graphs, of any degrees. Or two `MaskPlan`, or mappings from names to masks, with
-        the same names and shapes.
+        matrices or graphs, of any degrees. Two networkx graphs are compared by the labels of their
+        nodes, which must be the same; anything else by rows and columns. Or two `MaskPlan`, or
+        mappings from names to masks, with the same names and shapes.
 
     Returns
     -------
@@ -68,14 +69,14 @@ def compare(a: Any, b: Any) -> MaskComparison | PlanComparison:
     >>> print(compare(a, b))
     768x8: 391 of 2681 entries in common, Jaccard 0.1458, overlap 0.2546 (expected 384, z 0.45)
     """
-    if isinstance(a, Mapping) != isinstance(b, Mapping):
+    if _is_plan(a) != _is_plan(b):
         raise InvalidInputError(
             f"compare two masks or two plans, got {type(a).__name__} and {type(b).__name__}"
         )
-    if not isinstance(a, Mapping):
-        return _compare_masks(as_bipartite(a), as_bipartite(b), "a and b")
+    if not _is_plan(a):
+        return _compare_masks(a, b, "a and b")
     _require_same_names(a, b)
-    first, second = _named_masks("a", a), _named_masks("b", b)
+    first, second = _named_masks(a), _named_masks(b)
     return PlanComparison(
         {name: _compare_masks(first[name], second[name], f"{name!r}") for name in first}
     )
@@ -100,7 +101,8 @@ def overlap_matrix(masks: Mapping[str, Any], *, measure: Measure = "jaccard") ->
     Parameters
     ----------
     masks
-        A mapping from names to masks of one shape (n1, n2), whatever `as_bipartite` takes.
+        A mapping from names to masks of one shape (n1, n2), whatever `as_bipartite` takes; networkx
+        graphs are compared by the labels of their nodes.
     measure : {"jaccard", "overlap"}
         common / union, or common / smaller.
 
@@ -126,9 +128,9 @@ def overlap_matrix(masks: Mapping[str, Any], *, measure: Measure = "jaccard") ->
     """
     if measure not in ("jaccard", "overlap"):
         raise InvalidInputError(f"measure must be 'jaccard' or 'overlap', got {measure!r}")
-    graphs = {name: as_bipartite(mask) for name, mask in masks.items()}
-    if not graphs:
+    if not masks:
         raise InvalidInputError("masks is empty; give at least one")
+    graphs = dict(zip(masks, as_aligned(list(masks.values())), strict=True))
     names, every = tuple(graphs), tuple(graphs.values())
     for name, graph in graphs.items():
         _require_same_shape(every[0], graph, f"{names[0]!r} and {name!r}")
@@ -143,7 +145,16 @@ def overlap_matrix(masks: Mapping[str, Any], *, measure: Measure = "jaccard") ->
     )
 
 
-def _compare_masks(a: BipartiteGraph, b: BipartiteGraph, what: str) -> MaskComparison:
+def _is_plan(x: Any) -> bool:
+    """Whether this is a plan or mapping of masks. scipy's DOK matrices are mappings too."""
+    return isinstance(x, Mapping) and not hasattr(x, "tocsr")
+
+
+def _compare_masks(mask_a: Any, mask_b: Any, what: str) -> MaskComparison:
+    try:
+        a, b = as_aligned([mask_a, mask_b])
+    except InvalidInputError as error:
+        raise type(error)(f"masks {what}: {error}") from None
     _require_same_shape(a, b, what)
     return MaskComparison(
         n1=a.n1,
@@ -210,16 +221,11 @@ def _measured(
     return ratio
 
 
-def _named_masks(argument: str, plan: Mapping[str, Any]) -> dict[str, BipartiteGraph]:
+def _named_masks(plan: Mapping[str, Any]) -> dict[str, Any]:
     """The masks of a plan or mapping, by ``module.A`` and ``module.B`` where they come in pairs."""
-    named = {}
+    named: dict[str, Any] = {}
     for name, value in plan.items():
-        sides = {f"{name}.A": value.a, f"{name}.B": value.b} if _is_pair(value) else {name: value}
-        for key, mask in sides.items():
-            try:
-                named[key] = as_bipartite(mask)
-            except InvalidInputError as error:
-                raise type(error)(f"{argument}[{name!r}]: {error}") from None
+        named |= {f"{name}.A": value.a, f"{name}.B": value.b} if _is_pair(value) else {name: value}
     return named
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import numpy as np
 
 from expandermask.errors import ExpanderMaskError, FileFormatError, InvalidInputError
 from expandermask.files import read_bytes, read_document, replacing, write_document, write_text
-from expandermask.graphs.biregular import BiregularGraph, Recipe, as_graph
+from expandermask.graphs.bipartite import as_graph
+from expandermask.graphs.biregular import BiregularGraph, Recipe
 from expandermask.graphs.rebuild import rebuild, require_modest
 
 FORMAT = "expandermask mask"
@@ -59,6 +62,8 @@ def save_mask(path: str | os.PathLike[str], graph: Any) -> None:
 def load_mask(path: str | os.PathLike[str]) -> BiregularGraph:
     """Read a mask file and check it against its hash, if it carries one.
 
+    Files of `numpy.save`, `numpy.savez` of one array, and `scipy.sparse.save_npz` are read as well.
+
     Raises `FileFormatError` for a file that is truncated, altered, foreign or of a newer version,
     and `NotBiregularError` or `InvalidInputError` for an array that is no biregular 0/1 mask.
     """
@@ -69,7 +74,7 @@ def load_mask(path: str | os.PathLike[str]) -> BiregularGraph:
     try:
         if suffix == ".json":
             return _from_json(content)
-        return _from_arrays(np.load(io.BytesIO(content), allow_pickle=False))
+        return _from_arrays(io.BytesIO(content))
     except ExpanderMaskError as error:
         raise type(error)(f"{name!r}: {error}") from None
     except Exception as error:  # on damaged bytes numpy, zipfile and zlib raise many kinds
@@ -103,10 +108,17 @@ def _from_json(text: bytes) -> BiregularGraph:
     return _checked(graph, data["sha256"])
 
 
-def _from_arrays(loaded: Any) -> BiregularGraph:
-    """The graph in a .npy array, in our .npz, or in a foreign .npz of exactly one array."""
+def _from_arrays(stream: io.BytesIO) -> BiregularGraph:
+    """The graph in a .npy array, our .npz, scipy's of a matrix, or a foreign .npz of one array."""
+    from scipy.sparse import load_npz
+
+    loaded = np.load(stream, allow_pickle=False)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         return BiregularGraph.from_mask(loaded)
+    assert loaded.zip is not None
+    require_distinct(loaded.zip.namelist())
+    if {"format", "shape", "data"} <= {*loaded.files}:
+        return as_graph(load_npz(stream))
     if "sha256" not in loaded.files:
         if len(loaded.files) != 1:
             raise FileFormatError(f"an .npz with one array is a mask; this has {loaded.files}")
@@ -116,6 +128,20 @@ def _from_arrays(loaded: Any) -> BiregularGraph:
             f"{FORMAT}: format version {version}, and this library reads {FORMAT_VERSION}"
         )
     return _checked(BiregularGraph.from_mask(loaded["mask"]), str(loaded["sha256"]))
+
+
+def require_distinct(members: Sequence[str]) -> None:
+    """Refuse a .npz with two members of one name, or whose names differ by a last ".npy" only.
+
+    Which of them is read as the array depends on the reader.
+    """
+    arrays = Counter(name.removesuffix(".npy") for name in members)
+    repeated = [name for name, count in arrays.items() if count > 1]
+    if repeated:
+        raise FileFormatError(
+            f"the archive holds {arrays[repeated[0]]} members for the array {repeated[0]!r}; "
+            "each array must have one"
+        )
 
 
 def _checked(graph: BiregularGraph, digest: object) -> BiregularGraph:

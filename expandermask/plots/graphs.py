@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from expandermask.graphs.biregular import BiregularGraph, as_graph
+from expandermask.graphs.bipartite import as_graph
+from expandermask.graphs.biregular import BiregularGraph
 from expandermask.plots._axes import BOUND, VALUES, new_axes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from expandermask.certificates import limits, ramanujan_bound, spectrum
 from expandermask.certificates.density import kesten_mckay
 from expandermask.errors import InvalidInputError, check_ramanujan_shape
-from expandermask.graphs.biregular import as_graph
+from expandermask.graphs.bipartite import as_graph
 from expandermask.masks.plan import MaskPlan
 from expandermask.plots._axes import BOUND, LIMIT, METHODS, SIDES, VALUES, new_axes
 

@@ -135,11 +135,11 @@ def test_what_the_compiled_loops_leave_to_others() -> None:
 def test_loops_that_do_not_compile_are_warned_of_and_done_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ImportError("no LLVM")
 
     few._compiled.cache_clear()
-    monkeypatch.setattr(few, "kept_for_others", broken)
+    monkeypatch.setattr(few, "compile_kept", broken)
     monkeypatch.setattr(launch, "_FAILURES", [])
     layer, oracle = build(32, 32, 16, 2)
     layer.eval()

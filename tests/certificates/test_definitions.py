@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from expandermask import BiregularGraph, Certificate, certify
 from expandermask.certificates.bounds import RamanujanBound
 from expandermask.certificates.definitions import regular
+from expandermask.certificates.recheck import recheck
 from expandermask.errors import InfeasibleShapeError, InvalidInputError, NotBiregularError
 from expandermask.graphs import (
     complete_bipartite,
@@ -246,6 +247,15 @@ def test_eps_zero_is_one_sided():
             plain.method,
             plain.sigma2,
         )
+
+
+@pytest.mark.parametrize("eps", [5e-324, 1e-300, 1e-18])
+@pytest.mark.parametrize("case", cases.TIES, ids=repr)
+def test_what_is_proved_is_proved_within_any_eps(case, eps):
+    graph = BiregularGraph.from_mask(case.mask)
+    proof = certify(graph, definition="within", eps=eps)
+    assert (proof.verdict, proof.method) == ("PROVED", "descartes")
+    assert recheck(proof.to_json(), graph.neighbors.tolist(), graph.n2).outcome == "CONFIRMED"
 
 
 def test_a_millionth_on_either_side_of_the_distance():

@@ -73,6 +73,12 @@ ATTACKS = {
         definition="within",
         eps=0.2,
     ),
+    "within, a tie by counting without it": lambda: counted(
+        TIE, [], {"definition": "within", "eps": 1e-9}
+    ),
+    "within, a tie left out": lambda: counted(
+        TIE, basis(TIE)[1:], {"definition": "within", "eps": 1e-9}
+    ),
     "with a limit that is no float": lambda: forged(heawood(), {"limit": 2}),
     "by counting, with its top as none": lambda: counted(CUBE, on_top(CUBE, 25), ties=0),
     "by counting, with a zero vector as a tie": lambda: counted(TIE, [*basis(TIE), [0] * 32]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import igraph
 import networkx as nx
 import numpy as np
 import pytest
@@ -10,8 +11,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from expandermask import certify, cheeger, inspect_mask, spectrum
 from expandermask.errors import InfeasibleShapeError, InvalidInputError, NotBiregularError
-from expandermask.graphs import BiregularGraph, random_biregular
+from expandermask.expansion import conductance_bounds
+from expandermask.graphs import (
+    BiregularGraph,
+    as_bipartite,
+    covering,
+    covering_projection,
+    cyclic_spectrum,
+    diameter,
+    girth,
+    heawood,
+    random_biregular,
+    voltages,
+)
+from expandermask.masks import compare
 from tests.strategies import seeds, shapes
 
 graphs = st.builds(lambda shape, seed: random_biregular(*shape, rng=seed), shapes(10), seeds)
@@ -211,3 +226,55 @@ def square(kind=nx.Graph, extra=(), sides=(0, 0, 1, 1)):
 def test_bad_networkx_graphs(graph, error, words):
     with pytest.raises(error, match=words):
         BiregularGraph.from_networkx(graph)
+
+
+# -- whatever is taken, everywhere ----------------------------------------------------------------
+
+PLANE = heawood()
+FORMS = {
+    "biregular": PLANE,
+    "bipartite": as_bipartite(PLANE),
+    "array": PLANE.mask(),
+    "list": PLANE.mask().tolist(),
+    "csr": PLANE.biadjacency(),
+    "dok": PLANE.biadjacency().todok(),
+    "networkx": PLANE.to_networkx(),
+    "tensor": PLANE.to_torch(),
+}
+TAKERS = {
+    "certify": lambda g: certify(g).sigma2[0],
+    "spectrum": lambda g: spectrum(g)[1],
+    "girth": girth,
+    "diameter": diameter,
+    "covering": lambda g: covering(g, 2, rng=0).n1,
+    "covering_projection": lambda g: covering_projection(g, g).verdict == "PROVED",
+    "voltages": lambda g: voltages(g, g).shape,
+    "cyclic_spectrum": lambda g: cyclic_spectrum(g, g)[0, 0],
+    "cheeger": lambda g: float(cheeger(g).upper),
+    "conductance_bounds": lambda g: conductance_bounds(g),
+    "compare": lambda g: compare(g, g).jaccard,
+    "inspect_mask": lambda g: inspect_mask(g).sigma2,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("taker", TAKERS)
+def test_every_form_of_a_graph_is_taken(taker, form):
+    assert TAKERS[taker](FORMS[form]) == pytest.approx(TAKERS[taker](PLANE))
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("given", [igraph.Graph.Famous("Heawood"), object(), None, "mask.npz"])
+def test_what_is_not_taken_is_refused_by_what_is(taker, given):
+    if taker == "inspect_mask" and given == "mask.npz":
+        return  # it reads files
+    with pytest.raises(InvalidInputError, match="a mask is") as refused:
+        TAKERS[taker](given)
+    if isinstance(given, igraph.Graph):
+        assert "to_networkx()" in str(refused.value)
+
+
+@pytest.mark.parametrize("taker", ["certify", "girth", "diameter", "covering", "spectrum"])
+def test_irregular_graphs_are_refused_where_degrees_must_agree(taker):
+    with pytest.raises(NotBiregularError, match="degrees must be equal"):
+        TAKERS[taker](as_bipartite(np.triu(np.ones((3, 3), dtype=int))))

@@ -213,7 +213,7 @@ def test_bad_layers(lift):
 
 @pytest.mark.parametrize("lift", [*LIFTS, two_lift_tower])
 def test_bad_bases(lift):
-    with pytest.raises(NotBiregularError, match="row degrees must be equal"):
+    with pytest.raises(NotBiregularError, match="left degrees must be equal"):
         lift(np.array([[1, 1, 0], [1, 0, 0]]), 2)
     with pytest.raises(InvalidInputError, match="only zeros and ones"):
         lift(np.array([[2, 1], [1, 2]]), 2)

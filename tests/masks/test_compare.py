@@ -6,6 +6,7 @@ import json
 import math
 from fractions import Fraction
 
+import networkx as nx
 import numpy as np
 import pytest
 import scipy.sparse
@@ -230,7 +231,7 @@ def test_plans_that_do_not_match_are_refused_by_module():
         compare({}, {})
     with pytest.raises(InvalidInputError, match=r"'layer.0.q' is a pair .* a single mask"):
         compare(plan(0), dict.fromkeys(SHAPES, np.eye(2)))
-    with pytest.raises(InvalidInputError, match=r"b\['q'\]: a mask holds only zeros and ones"):
+    with pytest.raises(InvalidInputError, match="masks 'q': a mask holds only zeros and ones"):
         compare({"q": np.eye(2)}, {"q": 2 * np.eye(2)})
     with pytest.raises(
         InvalidInputError, match=r"'layer.0.q.A' must have one shape, got 96 x 12 an"
@@ -312,3 +313,71 @@ def test_layers_are_summed_up():
     names = dict(compare(*plans).rows()).keys()
     assert "layers.12" in names
     assert "layers.12.q.A" not in names
+
+
+# -- graphs and matrices of other kinds -----------------------------------------------------------
+
+
+def reordered(graph):
+    """The same networkx graph, its nodes added in the opposite order."""
+    other = nx.Graph()
+    other.add_nodes_from(
+        (node, dict(data)) for node, data in reversed(list(graph.nodes(data=True)))
+    )
+    other.add_edges_from(graph.edges)
+    return other
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        heawood().to_networkx(),
+        random_biregular(12, 8, 2, rng=1).to_networkx(),
+        nx.Graph([(0, "a"), (0, "b"), (1, "b"), (1, "c"), (2, "c"), (2, "a")]),
+        nx.complete_bipartite_graph(2, 3),
+        nx.Graph([(0, 1), (2, 3)]),
+    ],
+    ids=["heawood", "12x8", "letters", "K_2,3", "two components"],
+)
+def test_networkx_graphs_are_compared_by_their_labels(graph):
+    graph = graph.copy()
+    assert list(graph) != list(reordered(graph))
+    assert compare(graph, reordered(graph)).jaccard == 1
+    for node in graph:
+        graph.nodes[node].pop("bipartite", None)
+    assert compare(graph, reordered(graph)).jaccard == 1
+    assert compare({"q": graph}, {"q": reordered(graph)}).total.jaccard == 1
+    matrix = overlap_matrix({"first": graph, "second": reordered(graph)})
+    np.testing.assert_array_equal(matrix.values, np.ones((2, 2)))
+
+
+def test_sides_come_from_whichever_graph_has_them():
+    graph = heawood().to_networkx()
+    bare = nx.Graph(graph.edges)
+    assert compare(bare, graph).jaccard == compare(graph, bare).jaccard == 1
+
+
+def test_networkx_graphs_of_other_nodes_are_refused():
+    graph = heawood().to_networkx()
+    other = nx.relabel_nodes(graph, {0: "zero"})
+    with pytest.raises(InvalidInputError, match="only one of them has the node"):
+        compare(graph, other)
+    turned = graph.copy()
+    nx.set_node_attributes(
+        turned, {v: 1 - s for v, s in graph.nodes(data="bipartite")}, "bipartite"
+    )
+    with pytest.raises(InvalidInputError, match="another bipartite attribute"):
+        compare(graph, turned)
+    moved = nx.Graph([(0, 1), (2, 3), (0, 2)])
+    with pytest.raises(InvalidInputError, match="joins two vertices of one side"):
+        compare(nx.Graph([(0, 1), (2, 1), (2, 3)]), moved)
+
+
+@pytest.mark.parametrize("kind", [scipy.sparse.dok_array, scipy.sparse.dok_matrix])
+def test_dok_matrices_are_masks(kind):
+    dense = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
+    expected = compare(dense, dense[::-1])
+    assert compare(kind(dense), kind(dense[::-1].copy())) == expected
+    assert compare(kind(dense), dense[::-1]) == expected
+    assert compare(dense, kind(dense[::-1].copy())) == expected
+    assert compare(kind((3, 3)), kind((3, 3))).jaccard == 1

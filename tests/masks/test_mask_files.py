@@ -1,17 +1,21 @@
 """Mask files come back as they were, and nothing else is taken for one."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from expandermask.errors import (
     ExpanderMaskError,
     FileFormatError,
     InvalidInputError,
     NotBiregularError,
+    TooLargeError,
 )
 from expandermask.graphs import BiregularGraph, heawood, random_biregular
+from expandermask.inspection import inspect_mask
 from expandermask.masks import load_mask, save_mask
 
 SUFFIXES = (".npz", ".npy", ".json")
@@ -115,6 +119,36 @@ def test_arrays_from_elsewhere(tmp_path):
     np.save(tmp_path / "irregular.npy", np.triu(np.ones((3, 3))))
     with pytest.raises(NotBiregularError):
         load_mask(tmp_path / "irregular.npy")
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc", "coo", "bsr"])
+def test_matrices_of_scipy_are_read(tmp_path, layout):
+    path = tmp_path / "matrix.npz"
+    scipy.sparse.save_npz(path, heawood().biadjacency().asformat(layout))
+    assert load_mask(path) == heawood()
+
+
+def test_a_matrix_that_claims_more_than_there_is_memory_is_refused(tmp_path):
+    path = tmp_path / "matrix.npz"
+    place = np.array([2**31 - 2])
+    matrix = scipy.sparse.coo_array((np.ones(1), (place, place)), shape=(2**31 - 1, 2**31 - 1))
+    scipy.sparse.save_npz(path, matrix)
+    with pytest.raises(TooLargeError, match="memory"):
+        load_mask(path)
+
+
+@pytest.mark.parametrize("second", ["mask", "mask.npy", "sha256"])
+@pytest.mark.parametrize("read", [load_mask, inspect_mask])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_has_one_member_for_each_array(tmp_path, read, second):
+    path = tmp_path / "mask.npz"
+    save_mask(path, heawood())
+    with zipfile.ZipFile(path) as archive:
+        other = archive.read("mask.npy")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(second, other)
+    with pytest.raises(FileFormatError, match="2 members for the array"):
+        read(path)
 
 
 def test_pickles_are_never_loaded(tmp_path):

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from expandermask.adapters.layers.factors import Factors
-from expandermask.adapters.layers.kernel.launch import available, kept_for_others, note_failure
+from expandermask.adapters.layers.kernel.launch import available, note_failure
+from expandermask.compiling import compile_kept
 
 LEAST_TOKENS = 16
 """From where on `masked_update` was measured to be faster than PyTorch's own operations."""
@@ -66,7 +67,9 @@ def _compiled() -> Callable[..., None] | None:
         f"void({matrices}, {kind}[:, ::1], {kind}[:, ::1], int64, float64)" for kind in kinds
     ]
     try:
-        add: Callable[..., None] = kept_for_others(partial(njit, signatures), _add_few)
+        add: Callable[..., None] = compile_kept(
+            partial(njit, signatures), _add_few, error_model="numpy"
+        )
     except Exception as error:  # of whatever kind numba and LLVM raise
         note_failure(error)
         return None

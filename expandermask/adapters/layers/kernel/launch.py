@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from expandermask.compiling import compile_kept
+
 _MACHINE_CAN = torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2") and os.environ.get(
     "NUMBA_DISABLE_JIT", "0"
 ) in ("", "0")
@@ -78,17 +80,7 @@ def compiled(name: str) -> Any:
 
     from expandermask.adapters.layers.kernel import _bodies
 
-    return kept_for_others(partial(cfunc, "void(int64)"), getattr(_bodies, name))
-
-
-def kept_for_others(compiler: Callable[..., Any], body: Callable[..., None]) -> Any:
-    """Compile ``body``, and keep the result for other processes where a folder can be written."""
-    try:
-        return compiler(cache=True, error_model="numpy")(body)
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):
-            raise
-        return compiler(error_model="numpy")(body)
+    return compile_kept(partial(cfunc, "void(int64)"), getattr(_bodies, name), error_model="numpy")
 
 
 @cache
