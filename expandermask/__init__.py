@@ -1,5 +1,6 @@
 """Sparse 0/1 masks that are proved to be Ramanujan graphs, and what to do with them."""
 
+from expandermask import _moved as _moved
 from expandermask import certificates, errors, expansion, graphs, inspection, masks
 from expandermask.certificates import Certificate, certify, spectrum
 from expandermask.errors import ExpanderMaskError

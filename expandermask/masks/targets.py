@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from expandermask._moved import moved_names
 from expandermask.errors import AdapterError, InvalidInputError
 from expandermask.masks.bypass import why_bypassed
 from expandermask.masks.kinds import Shape as Shape
@@ -394,3 +395,6 @@ def grouped(passed: Mapping[str, str]) -> str:
     for name, reason in passed.items():
         groups[reason][re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)] = None
     return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in groups.items())
+
+
+__getattr__ = moved_names(__name__, {"is_packed_linear": "expandermask.masks.kinds"})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from expandermask._moved import moved_attribute
 from expandermask.adapters.layers.factors import (
     Factors,
     columns_by_rank,
@@ -95,6 +96,9 @@ class MaskedAdapter(nn.Module):
         self._shares_values = False
         self.register_state_dict_post_hook(_copy_shared)
         self.register_load_state_dict_pre_hook(_take_old_names)
+
+    values_a = moved_attribute("values_a", "lora_A")
+    values_b = moved_attribute("values_b", "lora_B")
 
     def let_train(self, trains: bool) -> None:
         """Unfreeze the values, or freeze them and the gates.
