@@ -300,3 +300,16 @@ def test_a_wrong_library_is_found_out(tmp_path, script, lie):
     )
     assert done.returncode == 1, done.stderr
     assert not json.loads((tmp_path / f"{script}.json").read_text())["passed"]
+
+
+def test_the_record_of_versions_is_of_what_is_declared(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import versions
+
+    found = json.loads((FOLDER / "results" / "versions.json").read_text(encoding="utf-8"))
+    assert found["declared"] == versions.declared()
+    lowest = found["rows"]["lowest"]["packages"]
+    for requirement in versions.lowest():
+        name, _, version = requirement.partition("==")
+        assert lowest[name.lower().replace("_", "-")].removesuffix("+cpu").startswith(version)
+    assert {row["outcome"] for row in found["rows"].values()} == {"passed"}
