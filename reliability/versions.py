@@ -5,9 +5,9 @@
 Makes one environment for each row, installs into it what `pyproject.toml` declares, and runs the
 fast tests there. In "lowest" every package that is declared has its lowest version; what these need
 in turn is left to pip. In "newest" all is left to pip but torch, which `constraints.txt` holds,
-since a newer one may bring gigabytes of CUDA, and what is in HELD. `--pythons` adds the pinned versions on other
-Pythons. Writes results/versions.json after each row; exits with 1 if a test fails in any. Half an
-hour a row.
+since a newer one may bring gigabytes of CUDA, and what is in `HELD`. `--pythons` adds the pinned
+versions on other Pythons. Writes results/versions.json after each row; exits with 1 if a test fails
+in any. Half an hour a row.
 """
 
 from __future__ import annotations
